@@ -1,0 +1,211 @@
+"""From a command line to a plan: finds the files, reads them, asks what the backend offers."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import msgspec
+
+from ..config.load import Context, find_task_file, load_profiles, load_task, read_file
+from ..config.settings import resolve
+from ..config.shapes import EnvVar, Port, Secret, Settings, Task
+from ..engines import get_engine
+from ..engines.base import Engine
+from ..errors import CannotStart, UsageError
+from ..paths import Home
+from ..run.model import Plan
+from ..run.plan import Offer, Place, make_plan
+from ..store.secrets import Vault
+from .options import env_of, ports_of, settings_of
+from .project import PROFILES
+
+# What a run gets of the submitting shell; docs/guide/environment.md lists them.
+_BASE = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR")
+
+
+def base_env() -> dict[str, str]:
+    """The part of this shell's environment that every run has."""
+    keep = {name: os.environ[name] for name in _BASE if name in os.environ}
+    keep.update({k: v for k, v in os.environ.items() if k.startswith("LC_")})
+    return keep
+
+
+class Request:
+    """What was asked for, and everything that was found for it."""
+
+    def __init__(
+        self,
+        home: Home,
+        vault: Vault,
+        args: argparse.Namespace,
+        rest: tuple[str, ...],
+        project: tuple[Path, str],
+    ) -> None:
+        self.home = home
+        self.vault = vault
+        self.args = args
+        self.rest = rest
+        self.root, self.workdir = project
+        self.file = find_task_file(self.root / self.workdir, args.file, Path.cwd())
+        self.settings = settings_of(args)
+        self.env = env_of(args)
+        self.ports = ports_of(args)
+        self.named = args.name is not None
+
+    def load(self, fallback_name: str) -> Task:
+        """The task, with the command line's `-e` and `-p` added. Raises FileErrors."""
+        source = read_file(self.file, _shown(self.file))
+        secrets = frozenset(self.vault.names())
+        context = Context(
+            name=self.args.name,
+            fallback_name=fallback_name,
+            args=self.rest,
+            secrets=secrets,
+            check_args=True,
+        )
+        task = load_task(source, _shown(self.file), context)
+        self.named = task.name != fallback_name
+        return msgspec.structs.replace(
+            task, env=_merged(task.env, self.env), ports=_with(task.ports, self.ports)
+        )
+
+    def profile(self) -> Settings | None:
+        """The profile that is named or the default. Raises UsageError, FileErrors."""
+        for name in PROFILES:
+            path = self.root / name
+            if path.is_file():
+                found = load_profiles(read_file(path, _shown(path)), _shown(path)).pick(self.args.profile)
+                return found[1] if found else None
+        if self.args.profile is not None:
+            message = f"there is no profile {self.args.profile}: {self.root} has no {PROFILES[0]}"
+            raise UsageError(message)
+        return None
+
+    def plan(self, fallback_name: str) -> tuple[Plan, Engine]:
+        """The plan, and the engine that it is for. Raises CannotStart, UsageError."""
+        task = self.load(fallback_name)
+        settings = resolve(self.settings, task.settings, self.profile())
+        name, engine = self._backend(settings)
+        offer = _offer(name, engine, settings)
+        place = Place(
+            project=str(self.root),
+            workdir=self.workdir,
+            file=self._relative_file(),
+            cache_key=self._cache_key(),
+            base_env=base_env(),
+        )
+        python = ("", None) if task.image is not None else _python(engine, task.python)
+        return make_plan(task, settings, place, offer, python), engine
+
+    def _backend(self, settings: Settings) -> tuple[str, Engine]:
+        """The first backend that is asked for and exists."""
+        from ..config.backends import load_backends
+
+        path = self.home.config
+        source = read_file(path, str(path)) if path.exists() else None
+        known = {each.name: each for each in load_backends(source, str(path))}
+        wanted = settings.backends or tuple(known)[:1]
+        for name in wanted:
+            if name not in known:
+                message = f"there is no backend {name}"
+                raise UsageError(message, hint=f"backends: {', '.join(known)}")
+        backend = known[wanted[0]]
+        if backend.engine not in ("auto", "process"):
+            message = f"backend {backend.name}: the engine {backend.engine} is not there yet"
+            raise CannotStart(message, hint=f"set `engine: process` in {self.home.config}")
+        return backend.name, get_engine("process", self.home)
+
+    def _relative_file(self) -> str:
+        try:
+            return str(self.file.relative_to(self.root))
+        except ValueError:
+            return str(self.file)
+
+    def _cache_key(self) -> str:
+        import hashlib
+
+        text = f"{self.root}\0{self._relative_file()}"
+        return hashlib.sha256(os.fsencode(text)).hexdigest()[:16]
+
+
+def sensitive(plan: Plan) -> tuple[list[str], list[str]]:
+    """Names of the secrets and of the submitting shell's variables that a plan takes."""
+    secrets = [
+        part.name for var in plan.env for part in var.value or () if isinstance(part, Secret)
+    ]
+    return secrets, [var.name for var in plan.env if var.value is None]
+
+
+def taken_values(plan: Plan) -> dict[str, str]:
+    """This shell's values of the variables that are given by name. Raises UsageError."""
+    names = sensitive(plan)[1]
+    missing = [name for name in names if name not in os.environ]
+    if missing:
+        noun = "variable" if len(missing) == 1 else "variables"
+        message = f"the environment {noun} {', '.join(missing)} must be set in this shell"
+        hint = f"export {missing[0]}=… or give it a value: -e {missing[0]}=VALUE"
+        raise UsageError(message, hint=hint)
+    return {name: os.environ[name] for name in names}
+
+
+def _shown(path: Path) -> str:
+    """A path as the user would type it from where they stand."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def _merged(file: tuple[EnvVar, ...], line: tuple[EnvVar, ...]) -> tuple[EnvVar, ...]:
+    """The command line's variables win and are expanded last."""
+    names = {var.name for var in line}
+    return (*(var for var in file if var.name not in names), *line)
+
+
+def _with(file: tuple[Port, ...], line: tuple[Port, ...]) -> tuple[Port, ...]:
+    """The command line's ports replace the file's of the same number. Raises UsageError."""
+    seen: set[int] = set()
+    for port in line:
+        if port.run in seen:
+            message = f"-p: port {port.run} is given twice"
+            raise UsageError(message)
+        seen.add(port.run)
+    return (*(port for port in file if port.run not in seen), *line)
+
+
+def _offer(name: str, engine: Engine, settings: Settings) -> Offer:
+    asked = settings.resources
+    facts = engine.facts(limits=asked.cpu is not None or asked.memory is not None)
+    return Offer(
+        backend=name,
+        engine=engine.name,
+        cpus=facts.cpus,
+        memory=facts.memory,
+        disk=facts.disk,
+        gpus=tuple((gpu.name, gpu.memory) for gpu in facts.gpus),
+        limits=facts.limits,
+        limits_why=facts.limits_why,
+    )
+
+
+def _python(engine: Engine, version: str | None) -> tuple[str, str | None]:
+    """The version, and an interpreter that has it (None: it is fetched when the run starts)."""
+    mine = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if version is None or version == mine:
+        # In a virtual environment sys.executable is a link that goes with it.
+        return mine, str(getattr(sys, "_base_executable", None) or sys.executable)
+    facts = engine.facts(pythons=True)
+    if version in facts.pythons:
+        return version, facts.pythons[version]
+    if facts.fetch:
+        return version, None
+    there = ", ".join(sorted(facts.pythons, key=_by_number)) or "none"
+    message = f"Python {version} is not on this machine, and may not be downloaded (there: {there})"
+    raise CannotStart(message, hint="install it, or choose one that is there")
+
+
+def _by_number(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())

@@ -1,0 +1,45 @@
+"""Which folder is the project: what is sent is the project, the commands run in DIR inside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import UsageError
+
+PROFILES = (".dstack/profiles.yml", ".dstack/profiles.yaml")
+
+
+def find_root(directory: Path) -> Path | None:
+    """The nearest folder, from `directory` up, with a `.git` or with dstack's profiles in it."""
+    for folder in (directory, *directory.parents):
+        if (folder / ".git").exists() or any((folder / name).is_file() for name in PROFILES):
+            return folder
+    return None
+
+
+def find_project(given: str, cwd: Path) -> tuple[Path, str]:
+    """The project's folder, and DIR relative to it.
+
+    The project is the git repository (or the folder with profiles) that DIR lies in, else DIR
+    itself. Raises UsageError when DIR is not a folder, or lies outside the project that the user
+    stands in.
+    """
+    directory = Path(cwd, given)
+    try:
+        directory = directory.resolve(strict=True)
+    except FileNotFoundError:
+        message = f"there is no folder {given}"
+        raise UsageError(message, hint="`dstack run DIR` takes the folder the commands run in") from None
+    except (OSError, RuntimeError) as error:
+        message = f"cannot open the folder {given}: {error}"
+        raise UsageError(message) from None
+    if not directory.is_dir():
+        message = f"{given} is not a folder"
+        hint = f"to name a file: dstack run . -f {given}"
+        raise UsageError(message, hint=hint)
+    here = find_root(cwd.resolve())
+    if here is not None and directory != here and here not in directory.parents:
+        message = f"{given} is outside the project {here}"
+        raise UsageError(message, hint=f"go there first: cd {given} && dstack run .")
+    root = find_root(directory) or directory
+    return root, str(directory.relative_to(root))

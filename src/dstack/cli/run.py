@@ -1,0 +1,215 @@
+"""`dstack run DIR`: plan, snapshot, start, watch."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..paths import find_home
+from ..snapshot import Pending, Snapshots
+from .options import add_task_options, split_args
+from .project import find_project
+
+if TYPE_CHECKING:
+    from ..run.model import Plan, Run
+    from ..store.runs import Stored
+    from ..supervise.step import Supervisor
+    from .prepare import Request
+
+HELP = "run a task and stream its output"
+
+_NAMES_TRIED = 20
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Options of `dstack run`."""
+    add_task_options(parser)
+    add = parser.add_argument
+    build = parser.add_mutually_exclusive_group()
+    build.add_argument("--build", action="store_true", help="make the build if it is missing")
+    build.add_argument("--force-build", action="store_true", help="make the build anew")
+    add("-d", "--detach", action="store_true", help="print the run's name and return")
+    add("-y", "--yes", action="store_true", help="answer every question with yes")
+    add("--dry-run", action="store_true", help="print what would be executed; start nothing")
+    parser.usage = "dstack run DIR [options] [ARGS ...]"
+    parser.epilog = "What dstack does not know, or stands behind --, is ${{ run.args }} of the file."
+
+
+def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
+    """The options; what is unknown goes to the run."""
+    args, rest = split_args(parser, argv)
+    args.rest = rest
+    return args
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run it; the run's exit code."""
+    project = find_project(args.dir, Path.cwd())
+    home = find_home()
+    # git looks at the folder while Python imports the rest and reads the file.
+    pending = None if args.dry_run else Snapshots(home).begin(project[0])
+    try:
+        from ..supervise.build import make_supervisor
+        from .prepare import Request
+
+        supervisor = make_supervisor(home)
+        request = Request(home, supervisor.vault, args, args.rest, project)
+        if pending is None:
+            return _dry_run(request, supervisor)
+        stored = _submit(request, supervisor, pending)
+    finally:
+        if pending is not None:
+            pending.cancel()
+    if args.detach:
+        return detach(supervisor, stored)
+    from .watch import watch
+
+    return watch(supervisor, stored)
+
+
+def _fallback_name(supervisor: Supervisor) -> str:
+    from ..run.names import two_words
+
+    for _ in range(_NAMES_TRIED):
+        name = two_words(int.from_bytes(os.urandom(4), "big"))
+        if not supervisor.runs.database.rows("run_by_name", name=name):
+            return name
+    return f"{name}-{os.urandom(3).hex()}"
+
+
+def _check_build(args: argparse.Namespace) -> None:
+    if args.build or args.force_build:
+        from ..errors import CannotStart
+
+        message = "builds are not there yet"
+        raise CannotStart(message, hint="leave out --build and --force-build")
+
+
+def _submit(request: Request, supervisor: Supervisor, pending: Pending) -> Stored:
+    """Everything up to a run that is kept and whose lease is ours. Raises DstackError."""
+    from ..store.runs import NameTaken
+    from ..text import say
+    from .progress import SendingBar
+    from .prepare import taken_values
+
+    _check_build(request.args)
+    plan, _ = request.plan(_fallback_name(supervisor))
+    taken = taken_values(plan)
+    _check_name(supervisor, plan.name)
+    sealed = supervisor.vault.seal(taken) if taken else None
+    with SendingBar() as bar:
+        snapshot = pending.finish(bar, say)
+    for _ in range(_NAMES_TRIED):
+        new = _new_run(plan, snapshot.tree, sealed)
+        supervisor.snapshots.keep(new.id, snapshot.tree)
+        try:
+            stored = _add(supervisor, new)
+        except NameTaken:
+            supervisor.snapshots.release(new.id)
+            if request.named:
+                raise
+            plan, _ = request.plan(_fallback_name(supervisor))
+            continue
+        except BaseException:
+            supervisor.snapshots.release(new.id)
+            raise
+        _show_plan(stored.run, snapshot.files)
+        return stored
+    raise NameTaken(plan.name)
+
+
+def _check_name(supervisor: Supervisor, name: str) -> None:
+    """Say that a name is taken before anything is sent; the database has the last word."""
+    from ..errors import UsageError
+    from ..store.runs import NameTaken
+
+    try:
+        found = supervisor.runs.find(name)
+    except UsageError:
+        return
+    if found.run.active and supervisor.look(found).active:
+        raise NameTaken(name)
+
+
+def _new_run(plan: Plan, tree: str, sealed: bytes | None) -> Run:
+    from ..run.model import Run
+
+    return Run(
+        id=os.urandom(6).hex(),
+        name=plan.name,
+        plan=plan,
+        status="submitted",
+        submitted_at=time.time(),
+        tree=tree,
+        sealed=sealed,
+    )
+
+
+def _add(supervisor: Supervisor, new: Run) -> Stored:
+    """Keep the run, with its local ports where it has any."""
+    if not new.plan.ports:
+        return supervisor.runs.add(new, supervisor.leases.take)
+    import msgspec
+
+    from .localports import choose_ports
+
+    with supervisor.leases.choosing_ports():
+        chosen = choose_ports(supervisor, new.plan, None)
+        new = msgspec.structs.replace(new, ports=chosen)
+        return supervisor.runs.add(new, supervisor.leases.take)
+
+
+def _show_plan(run: Run, files: int | None) -> None:
+    from ..run.story import duration
+    from ..text import say, size
+
+    plan = run.plan
+    limit = duration(plan.max_duration) if plan.max_duration else "off"
+    count = f", {files:,} files" if files is not None else ""
+    say(f"{run.name}: {plan.backend} ({plan.engine}), Python {plan.python}, max {limit}{count}")
+    asked = plan.resources
+    if (asked.cpu or asked.memory) and not plan.enforce:
+        say("cpu and memory are not enforced: this machine does not allow it")
+    elif asked.memory is not None and asked.memory.most is not None:
+        say(f"memory is limited to {size(asked.memory.most)}")
+    for inside, local in run.ports:
+        say(f"port {inside} of the run is at http://127.0.0.1:{local}")
+
+
+def _dry_run(request: Request, supervisor: Supervisor) -> int:
+    """Print the literal job.sh; nothing is started, and nothing is kept."""
+    from .prepare import taken_values
+
+    _check_build(request.args)
+    plan, engine = request.plan(_fallback_name(supervisor))
+    taken_values(plan)
+    _check_name(supervisor, plan.name)
+    if plan.ports:
+        from .localports import choose_ports
+
+        choose_ports(supervisor, plan, None)
+    new = _new_run(plan, "", None)
+    job = engine.plan(new, supervisor.home.run(new.id), 1)
+    sys.stdout.write(job.script)
+    return 0
+
+
+def detach(supervisor: Supervisor, stored: Stored) -> int:
+    """Start the job, leave it to the background supervisor, print the name."""
+    from ..supervise.spawn import ensure_background
+    from ..text import error
+
+    supervisor.step(stored)
+    supervisor.leases.drop(stored.seq)
+    run = stored.run
+    if run.active:
+        ensure_background(supervisor.home, supervisor.leases)
+    elif run.reason in ("start_failed", "no_capacity"):
+        error(run.message or "the run could not be started", None)
+        return run.exit_code or 125
+    sys.stdout.write(run.name + "\n")
+    return 0

@@ -1,0 +1,44 @@
+"""Waiting for runs that were told to stop."""
+
+from __future__ import annotations
+
+import time
+
+from ..run.next import GRACE
+from ..store.runs import Stored
+from ..supervise.spawn import ensure_background
+from ..supervise.step import Supervisor
+
+# Seconds past SIGKILL before a run is left to the background supervisor.
+_PATIENCE = GRACE + 10.0
+
+
+def wait_ended(supervisor: Supervisor, waiting: list[Stored]) -> list[Stored]:
+    """Look after the runs until they have ended; those that have not in time.
+
+    A run whose lease is free is ours to look after; a run that somebody else holds is watched,
+    and what is plain to see is recorded, should its holder be asleep.
+    """
+    end = time.monotonic() + _PATIENCE
+    left = list(waiting)
+    pause = 0.01
+    while left:
+        for stored in list(left):
+            if supervisor.leases.take(stored.seq):
+                supervisor.reload(stored)
+                supervisor.step(stored)
+            else:
+                supervisor.reload(stored)
+                supervisor.look(stored)
+            if not stored.run.active:
+                left.remove(stored)
+                supervisor.leases.drop(stored.seq)
+        if not left or time.monotonic() > end:
+            break
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.2)
+    for stored in left:
+        supervisor.leases.drop(stored.seq)
+    if left:
+        ensure_background(supervisor.home, supervisor.leases)
+    return left

@@ -1,0 +1,167 @@
+"""Watching a run from a terminal: `dstack run`, `attach` and `restart` are this."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from contextlib import ExitStack
+
+from ..run.model import Run
+from ..store.runs import Stored
+from ..supervise.attached import Detached, Watch
+from ..supervise.spawn import ensure_background
+from ..supervise.step import Supervisor
+from ..text import say, warn
+from .show import Screen
+
+# What a shell reports for a program that wrote into a pipe nobody reads any more.
+_CLOSED_PIPE = 141
+
+
+class _Person:
+    """What signals mean, and what the person at the terminal decides."""
+
+    def __init__(self, supervisor: Supervisor, stored: Stored) -> None:
+        self.supervisor = supervisor
+        self.stored = stored
+        self.asks = sys.stdin is not None and sys.stdin.isatty()
+        self.stopping = False
+
+    def on_signal(self, number: int) -> None:
+        """SIGHUP leaves, SIGTERM stops, SIGINT asks where there is somebody to ask."""
+        if number == signal.SIGHUP:
+            raise Detached
+        if number == signal.SIGTERM:
+            self.stop(128 + signal.SIGTERM)
+            return
+        if self.stopping:
+            warn("killing it")
+            self.stop(130, kill=True)
+            return
+        answer = self._ask() if self.asks else "stop"
+        if answer == "stop":
+            self.stop(130)
+        elif answer == "detach":
+            raise Detached
+
+    def stop(self, code: int, *, kill: bool = False) -> None:
+        """Stop the run, and report `code`."""
+        if not self.stopping:
+            say(f"stopping {self.stored.run.name}")
+        self.stopping = True
+        self.supervisor.request_stop(self.stored, kill=kill, code=code)
+
+    def _ask(self) -> str:
+        """`stop`, `detach` or `go on`. A second Ctrl-C means stop."""
+        name = self.stored.run.name
+        sys.stderr.write(f"\n{name} is running: [s]top it, [d]etach from it, or [g]o on? ")
+        sys.stderr.flush()
+        old = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            answer = _read_line().strip().lower()
+        except KeyboardInterrupt:
+            sys.stderr.write("\n")
+            return "stop"
+        finally:
+            signal.signal(signal.SIGINT, old)
+        if answer in ("s", "stop"):
+            return "stop"
+        if answer in ("d", "detach"):
+            return "detach"
+        return "go on"
+
+
+def _read_line() -> str:
+    """A line of the terminal; EINTR and end of input are an empty one."""
+    data = os.read(sys.stdin.fileno(), 1024)
+    return data.decode(errors="replace")
+
+
+class _Story:
+    """Says on stderr what happens to the run."""
+
+    def __init__(self) -> None:
+        self._waiting: str | None = None
+        self._unknown: float | None = None
+
+    def __call__(self, run: Run) -> None:
+        if run.status == "submitted" and run.waiting and run.waiting != self._waiting:
+            say(f"{run.waiting}; trying again")
+        self._waiting = run.waiting
+        if run.unknown_since is not None and self._unknown is None:
+            warn(f"{run.plan.backend} does not answer; waiting for it")
+        elif run.unknown_since is None and self._unknown is not None:
+            say(f"{run.plan.backend} answers again")
+        self._unknown = run.unknown_since
+
+
+def watch(supervisor: Supervisor, stored: Stored) -> int:
+    """Stream the output, forward the ports, until the run ends; its exit code."""
+    person = _Person(supervisor, stored)
+    run = stored.run
+    screen = Screen(supervisor, run, first=run.first, ports=True)
+    loop = Watch(supervisor, stored, screen, person.on_signal, _Story())
+    with ExitStack() as stack:
+        if run.ports and run.active:
+            _forward(run, stack)
+        try:
+            run = loop.run()
+        except Detached:
+            return _leave(supervisor, stored)
+        except BrokenPipeError:
+            return _closed(supervisor, stored)
+    if run.active:
+        return _leave(supervisor, stored)
+    return report(run)
+
+
+def _forward(run: Run, stack: ExitStack) -> None:
+    from ..ports.check import guarded
+    from ..ports.forward import Forwarder
+    from ..ports.listening import owned_by_run
+    from .localports import shares_ports
+
+    foreign = guarded(run.plan.ports, run.ports) if shares_ports(run.plan) else frozenset()
+
+    def allowed(port: int) -> bool:
+        # Somebody else had the port when it was chosen: only the run's own app may be reached.
+        return port not in foreign or owned_by_run(port, run.id)
+
+    forwarder = Forwarder(run.ports, shared=shares_ports(run.plan), allowed=allowed)
+    forwarder.start()
+    stack.callback(forwarder.close)
+
+
+def report(run: Run) -> int:
+    """Say how a finished run ended, unless all went well; its exit code."""
+    from ..text import error
+
+    if run.status == "stopped":
+        say(f"{run.name} was stopped")
+    elif run.status == "failed":
+        error(run.message or "it failed", None)
+    return run.exit_code if run.exit_code is not None else 1
+
+
+def _leave(supervisor: Supervisor, stored: Stored) -> int:
+    """Leave the run to the background supervisor."""
+    supervisor.leases.drop(stored.seq)
+    ensure_background(supervisor.home, supervisor.leases)
+    name = stored.run.name
+    try:
+        say(f"detached; {name} goes on. Come back with: dstack attach {name}")
+    except OSError:
+        pass  # the terminal has gone
+    return 0
+
+
+def _closed(supervisor: Supervisor, stored: Stored) -> int:
+    """Nobody reads the output any more: end the run, as a shell would."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    warn(f"the output was closed; stopping {stored.run.name}")
+    supervisor.request_stop(stored, kill=False, code=_CLOSED_PIPE)
+    from .stopping import wait_ended
+
+    wait_ended(supervisor, [stored])
+    return _CLOSED_PIPE

@@ -1,0 +1,24 @@
+"""HOW a run runs. An engine is one file and one line here; it is imported when it is asked for."""
+
+from __future__ import annotations
+
+from ..errors import UsageError
+from ..paths import Home
+from .base import Engine
+
+# name -> (module below this package, class)
+ENGINES = {
+    "process": ("process", "ProcessEngine"),
+}
+
+
+def get_engine(name: str, home: Home) -> Engine:
+    """The engine of that name, for jobs below `home` on this machine. Raises UsageError."""
+    if name not in ENGINES:
+        message = f'there is no engine "{name}"'
+        raise UsageError(message, hint=f"the engines are: {', '.join(ENGINES)}")
+    from importlib import import_module
+
+    module, kind = ENGINES[name]
+    engine: Engine = getattr(import_module(f".{module}", __name__), kind)(home)
+    return engine

@@ -1,0 +1,113 @@
+"""What every engine offers: data about itself, a pure step that plans a job, and four effects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, Protocol
+
+import msgspec
+
+from ..run.model import Run
+from ..run.observation import (
+    Absent,
+    Exited,
+    Observation,
+    Preparing,
+    Running,
+    Unknown,
+    Waiting,
+)
+
+
+class GpuFact(msgspec.Struct, frozen=True):
+    """One GPU of a host; memory in bytes."""
+
+    name: str
+    memory: int
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What a host offers. `memory` and `disk` (free, where runs lie) are bytes.
+
+    `pythons` maps "3.11" to an interpreter's absolute path. `limits` says whether cpu and memory
+    can be enforced; where not, `limits_why` says why not. `fetch` is whether uv may download a
+    Python that is not there.
+    """
+
+    cpus: int
+    memory: int
+    disk: int
+    gpus: tuple[GpuFact, ...] = ()
+    pythons: Mapping[str, str] = {}
+    fetch: bool = True
+    limits: bool = False
+    limits_why: str | None = None
+
+
+class Job(msgspec.Struct, frozen=True):
+    """One attempt, ready to be started: everything but the secrets' values.
+
+    `needs` names the values that `start` must be given: `secret:NAME` and `env:NAME`.
+    """
+
+    name: str  # RUN_ID-ATTEMPT
+    directory: str  # the job folder, absolute, on the host
+    script: str  # job.sh, literally
+    needs: tuple[str, ...] = ()
+    files: Mapping[str, str] = {}  # what lies beside job.sh: job.json, and what the script calls
+
+
+StopReason = Literal["stopped", "max_duration"]
+
+
+class Engine(Protocol):
+    """How a job runs. Every effect is idempotent by the job's folder."""
+
+    name: str
+
+    def facts(self, *, pythons: bool = False, limits: bool = False) -> Facts:
+        """What the host offers; interpreters and limits are only looked for when asked."""
+        ...
+
+    def plan(self, run: Run, run_folder: Path, attempt: int) -> Job:
+        """The job of one attempt. Pure."""
+        ...
+
+    def start(self, job: Job, values: Mapping[str, str]) -> int | None:
+        """Start it, or adopt what was started before; the keeper's pid where there is one.
+
+        `values` holds what `job.needs` names. Raises CannotStart.
+        """
+        ...
+
+    def poll(self, directories: Sequence[Path]) -> Mapping[Path, Observation]:
+        """What is to be seen of each job folder, in one batch."""
+        ...
+
+    def stop(self, directory: Path, *, kill: bool, reason: StopReason = "stopped") -> None:
+        """Ask everything the job started to end (SIGTERM, SIGKILL after 10 s; `kill`: at once).
+
+        Returns before they have ended. Doing it twice does no harm.
+        """
+        ...
+
+    def remove(self, directory: Path) -> None:
+        """End what is left of the job, then delete its run's folder. Doing it twice does no harm."""
+        ...
+
+
+__all__ = [
+    "Absent",
+    "Engine",
+    "Exited",
+    "Facts",
+    "GpuFact",
+    "Job",
+    "Observation",
+    "Preparing",
+    "Running",
+    "StopReason",
+    "Unknown",
+    "Waiting",
+]

@@ -1,0 +1,538 @@
+# From here on the file is the same for every job.
+#
+# shellcheck shell=sh disable=SC2154 # what is referenced here is assigned above, in each job
+#
+#   sh job.sh        the keeper: runs the job, waits for its end, writes `exit`
+#   sh job.sh end    for a job whose keeper died: ends what it left, writes `exit`
+#   sh job.sh probe  whether this host lets us limit memory and cpu
+#
+# The keeper obeys SIGUSR1 by reading `stop` ("REASON SECONDS"): SIGTERM to everything that the job
+# started, SIGKILL after that many seconds. Needs a POSIX sh, ln, mv, mkdir, rmdir, rm, sleep, and
+# grep where there are no cgroups.
+
+PATH=/usr/bin:/bin:$PATH
+export PATH
+cd /
+
+# ---- who a process is: PID:STARTTIME:BOOT, the latter two empty without /proc ----
+
+started() { # $1 pid -> $start: in clock ticks since boot (proc(5), field 22); empty: it is gone
+    start=
+    { read -r stat <"/proc/$1/stat"; } 2>/dev/null || return 0
+    set -f
+    # shellcheck disable=SC2086
+    set -- ${stat##*) }
+    set +f
+    case $1 in Z | X) ;; *) start=${20} ;; esac
+}
+
+identify() { # -> $identity of this shell
+    started $$
+    boot=
+    { read -r boot </proc/sys/kernel/random/boot_id; } 2>/dev/null
+    identity=$$:$start:$boot
+}
+
+# ---- cgroups: to find every process of the job, and to limit it ----
+
+own_cgroup() { # $1 mount, $2 controller or "" (version 2) -> $parent, empty: not ours to use
+    parent=
+    while IFS=: read -r _ controllers path; do
+        case ,$controllers, in *",$2,"*) parent=$1${path%/} ;; esac
+    done </proc/self/cgroup
+    # Inside a container the path may be the host's, and the mount is our own cgroup.
+    [ -d "$parent" ] || parent=$1
+    [ -w "$parent" ] && [ -w "$parent/cgroup.procs" ] || parent=
+}
+
+add_cgroup() { # $1 mount, $2 controller: one more for the job; false where it cannot be made
+    own_cgroup "$1" "$2"
+    [ -n "$parent" ] || return 1
+    mkdir "$parent/dstack-$job_name" 2>/dev/null
+    [ -d "$parent/dstack-$job_name" ] || return 1
+    made=$parent/dstack-$job_name
+    cgroups="$cgroups $made"
+}
+
+track() { # -> $cgroup: what holds every process of the job; empty where there is none
+    cgroup='' cgroups=''
+    [ -r /proc/self/cgroup ] || return 0
+    root=$job_cgroup_root
+    if [ -e "$root/cgroup.controllers" ]; then
+        add_cgroup "$root" "" && cgroup=$made
+    elif [ -e "$root/unified/cgroup.controllers" ]; then
+        add_cgroup "$root/unified" "" && cgroup=$made
+    else
+        for kind in pids freezer memory; do
+            [ -d "$root/$kind" ] && add_cgroup "$root/$kind" "$kind" && cgroup=$made && break
+        done
+    fi
+}
+
+set_limit() { # $1 value, $2 file
+    { echo "$1" >"$2"; } 2>/dev/null
+}
+
+limit() { # memory and cpu; false where the host does not let us
+    [ -n "$job_memory$job_cpu" ] || return 0
+    root=$job_cgroup_root
+    if [ -e "$root/cgroup.controllers" ]; then
+        limit_v2
+        return
+    fi
+    if [ -n "$job_memory" ]; then
+        add_cgroup "$root/memory" memory || return 1
+        memory=$made/memory.oom_control
+        set_limit "$job_memory" "$made/memory.limit_in_bytes" || return 1
+        set_limit "$job_memory" "$made/memory.memsw.limit_in_bytes"
+    fi
+    if [ -n "$job_cpu" ]; then
+        add_cgroup "$root/cpu" cpu || return 1
+        set_limit 100000 "$made/cpu.cfs_period_us"
+        set_limit "${job_cpu}00" "$made/cpu.cfs_quota_us" || return 1
+    fi
+}
+
+limit_v2() {
+    # Only the root may hold processes and hand controllers down, so its child is the place.
+    [ -n "$cgroup" ] && rmdir "$cgroup"
+    cgroup=$root/dstack-$job_name cgroups=" $root/dstack-$job_name"
+    set_limit '+memory +cpu' "$root/cgroup.subtree_control"
+    mkdir "$cgroup" 2>/dev/null
+    memory=$cgroup/memory.events
+    if [ -n "$job_memory" ]; then
+        set_limit "$job_memory" "$cgroup/memory.max" || return 1
+        set_limit 0 "$cgroup/memory.swap.max"
+    fi
+    if [ -n "$job_cpu" ]; then
+        set_limit "${job_cpu}00 100000" "$cgroup/cpu.max" || return 1
+    fi
+    return 0
+}
+
+probe() {
+    job_name=probe-$$ job_cgroup_root=/sys/fs/cgroup job_memory=67108864 job_cpu=1000
+    track
+    limit
+    code=$?
+    drop_cgroups
+    exit "$code"
+}
+
+out_of_memory() { # whether the limit had a process killed (cgroup-v2.rst, memcg v1 oom_control)
+    [ -n "$memory" ] && [ -r "$memory" ] || return 1
+    while read -r key value; do
+        [ "$key" = oom_kill ] && [ "$value" -gt 0 ] && return 0
+    done <"$memory"
+    return 1
+}
+
+# ---- everything the job started ----
+
+members() { # -> $members: pids, without the keeper, its timer and this shell
+    members=
+    if [ -n "$cgroup" ] && [ -r "$cgroup/cgroup.procs" ]; then
+        while read -r pid; do
+            [ "$pid" = $$ ] || members="$members $pid"
+        done <"$cgroup/cgroup.procs"
+        [ "$1" = all ] || return 0
+    elif [ "$1" = quick ] && [ -n "${DSTACK_SUBREAPER-}" ] && [ -r "/proc/$$/task/$$/children" ]; then
+        # Orphans come to the keeper: without children there is nothing left.
+        children=
+        read -r children <"/proc/$$/task/$$/children"
+        case " $children " in "  " | " $timer ") return 0 ;; esac
+    fi
+    scan
+}
+
+scan() { # by the mark in the environment, the keeper's session, and the tree below both
+    found=" $members "
+    if [ -d /proc/self ]; then
+        # shellcheck disable=SC2013 # process ids, not lines
+        for file in $(grep -lsF "DSTACK_JOB=:$job_name:" /proc/[0-9]*/environ); do
+            file=${file#/proc/}
+            found="$found${file%/environ} "
+        done
+    fi
+    processes
+    members='' grown=1
+    while [ -n "$grown" ]; do
+        grown=
+        while read -r pid ppid sid state; do
+            case $state in Z* | X*) continue ;; esac
+            case $pid in "" | "$$" | "$keeper" | "$timer") continue ;; esac
+            case " $members " in *" $pid "*) continue ;; esac
+            if [ "$sid" = "$keeper" ] || [ "$ppid" = "$keeper" ]; then
+                :
+            else
+                case "$found" in *" $pid "*) ;; *)
+                    case " $members " in *" $ppid "*) ;; *) continue ;; esac ;;
+                esac
+            fi
+            members="$members $pid" grown=1
+        done <<-EOF
+			$table
+		EOF
+    done
+}
+
+processes() { # -> $table: lines of "pid ppid session state"
+    table=
+    if [ ! -d /proc/self ]; then
+        table=$(ps -A -o pid= -o ppid= -o sess= -o state=)
+        return
+    fi
+    for file in /proc/[0-9]*/stat; do
+        { read -r stat <"$file"; } 2>/dev/null || continue
+        pid=${stat%% *}
+        set -f
+        # shellcheck disable=SC2086
+        set -- ${stat##*) }
+        set +f
+        table="$table$pid $2 $4 $1
+"
+    done
+}
+
+signal_members() { # $1 signal
+    # shellcheck disable=SC2086
+    [ -z "$members" ] || kill "-$1" $members 2>/dev/null
+}
+
+end_members() { # $1 seconds from SIGTERM to SIGKILL
+    members "${2-}"
+    [ -n "$members" ] || return 0
+    left=$(($1 * 20))
+    if [ "$left" -gt 0 ]; then
+        signal_members TERM
+        signal_members CONT
+    fi
+    while [ -n "$members" ]; do
+        if [ -n "$poked" ]; then
+            poked=
+            read_stop && [ "$stop_grace" = 0 ] && left=0
+        fi
+        if [ "$left" -le 0 ]; then
+            [ -e "$cgroup/cgroup.kill" ] && set_limit 1 "$cgroup/cgroup.kill"
+            signal_members KILL
+        fi
+        left=$((left - 1))
+        sleep 0.05 2>/dev/null || sleep 1
+        members "${2-}"
+    done
+}
+
+# ---- the stages ----
+
+phase() { # fixed width and in place: it works on a full disk, and a reader never sees half of it
+    echo "$1" 1<>"$job_folder/phase"
+}
+
+fail() { # $1 a sentence for people
+    echo "$1" >"$job_folder/detail"
+    echo "dstack: $1"
+    exit 125
+}
+
+link_caches() {
+    job_cache cache_folder
+}
+
+cache_folder() { # $1 the kept folder, $2 where the job sees it (empty: the same place)
+    mkdir -p "$1" || fail "the cache folder $1 cannot be made"
+    [ -n "$2" ] || return 0
+    [ -L "$2" ] && return 0
+    case $2 in */*) mkdir -p "${2%/*}" ;; esac
+    if [ -d "$2" ]; then
+        # What the code brought along is where the cache begins.
+        cp -Rpn "$2/." "$1/" 2>/dev/null || cp -Rp "$2/." "$1/"
+        rm -rf "$2"
+    fi
+    ln -s "$1" "$2" || fail "the cache folder $2 cannot be linked"
+}
+
+make_environment() {
+    [ -n "$job_python" ] || return 0
+    [ -e "$job_env/.dstack-made" ] && return 0
+    phase 'environment 0      '
+    python=$job_interpreter
+    [ -n "$python" ] || fetch_python
+    [ -x "$python" ] || fail "Python $job_python is no longer at $python"
+    make_template
+    [ ! -e "$job_env" ] || rm -rf "$job_env"
+    cp -a "$template/env" "$job_env" || fail "the environment $job_env cannot be made"
+    pip_scripts
+    : >"$job_env/.dstack-made"
+}
+
+pip_scripts() { # over the copied ones, so that they stay executable
+    case $job_env in
+    # The kernel takes neither blanks nor more than 127 bytes: the shell starts Python then.
+    *[[:space:]]* | ????????????????????????????????????????????????????????????????????????????????????????????????????*)
+        start="#!/bin/sh
+'''exec' \"\${0%/*}/python\" \"\$0\" \"\$@\"
+' '''" ;;
+    *) start="#!$job_env/bin/python" ;;
+    esac
+    for script in "$job_env"/bin/pip*; do
+        [ ! -f "$script" ] || printf '%s\n' "$start" 'import sys' \
+            'from pip._internal.cli.main import main' 'sys.exit(main())' >"$script"
+    done
+}
+
+quietly() { # what making the environment prints is shown only when it fails
+    if "$@" >"$job_folder/making" 2>&1; then return 0; fi
+    return 1
+}
+
+show_making() {
+    while read -r line || [ -n "$line" ]; do echo "$line"; done <"$job_folder/making"
+}
+
+fetch_python() {
+    if ! quietly "$job_uv" python install --no-config "$job_python"; then
+        show_making
+        there=
+        [ -r "$job_folder/find_python.sh" ] && there=$(sh "$job_folder/find_python.sh" | versions)
+        fail "Python $job_python is not on this machine and uv could not fetch it; there is ${there:-none}"
+    fi
+    python=$("$job_uv" python find --no-config --no-project --managed-python "$job_python")
+}
+
+versions() { # "3.11 /path" lines -> "3.10, 3.11"
+    all=
+    while read -r version _; do
+        case ", $all, " in *", $version, "*) ;; *) all="${all:+$all, }$version" ;; esac
+    done
+    echo "$all"
+}
+
+make_template() { # once for each interpreter: an environment with pip, which runs then copy
+    key=
+    rest=$python
+    while [ -n "$rest" ]; do
+        part=${rest%%/*}
+        key="$key$part%"
+        case $rest in */*) rest=${rest#*/} ;; *) rest= ;; esac
+    done
+    template=$job_envs/$key
+    [ -e "$template/made" ] && [ -x "$template/env/bin/python" ] &&
+        { read -r uv <"$template/made"; } && [ "$uv" = "$job_uv" ] && return 0
+    aside=$template.$$
+    rm -rf "$aside"
+    mkdir -p "$aside" || fail "$job_envs cannot be written"
+    quietly "$job_uv" venv --no-project --no-config --relocatable --python "$python" "$aside/env" ||
+        quietly "$python" -m venv --without-pip "$aside/env" || {
+        show_making
+        fail "the environment of Python $job_python cannot be made"
+    }
+    lib=$(echo "$aside"/env/lib/python*/site-packages)
+    install_pip
+    # The copies are made for good where they lie: scripts in them need no detour.
+    grep -v '^relocatable' "$aside/env/pyvenv.cfg" >"$aside/cfg" && mv "$aside/cfg" "$aside/env/pyvenv.cfg"
+    echo "$template/pip" >"$lib/dstack_pip.pth"
+    for name in pip pip3 "pip$job_python"; do
+        : >"$aside/env/bin/$name"
+        chmod 755 "$aside/env/bin/$name"
+    done
+    ln -sf "$job_uv" "$aside/env/bin/uv"
+    rm -f "$aside"/env/bin/*.bat "$aside"/env/bin/activate.[npx]*
+    echo "$job_uv" >"$aside/made"
+    # Two at once make the same thing: the one that comes second is not needed.
+    if [ -e "$template" ]; then mv "$template" "$template.old.$$"; fi
+    mv "$aside" "$template" 2>/dev/null
+    rm -rf "$template.old.$$" "$aside"
+    [ -e "$template/made" ] || fail "$job_envs cannot be written"
+}
+
+install_pip() { # the one that comes with the interpreter; from the package index where none does
+    wheels=$("$python" -c 'import ensurepip,os;print(os.path.join(os.path.dirname(ensurepip.__file__),"_bundled"))' 2>/dev/null)
+    for from in "--no-index --find-links=$wheels" "--no-index --find-links=/usr/share/python-wheels" ""; do
+        # shellcheck disable=SC2086
+        quietly "$job_uv" pip install --no-deps --python "$aside/env/bin/python" \
+            --target "$aside/pip" $from pip && break
+    done
+    [ -d "$aside/pip/pip" ] || {
+        show_making
+        fail "pip for Python $job_python cannot be installed"
+    }
+    rm -rf "$aside/pip/bin"
+    quietly "$aside/env/bin/python" -m compileall -q "$aside/pip"
+}
+
+stages() { # the job itself, in a shell of its own
+    for made in $cgroups; do echo 0 >"$made/cgroup.procs"; done
+    unset DSTACK_SUBREAPER OLDPWD
+    make_environment
+    link_caches
+    cd "$job_code" || fail "the folder $job_code is not there"
+    for shell in /bin/bash /usr/bin/bash /usr/local/bin/bash; do
+        [ -x "$shell" ] && break
+    done
+    [ -x "$shell" ] || shell=$(command -v bash) || shell=/bin/sh
+    job_environment
+    if [ -n "$job_setup" ] && [ ! -e "$job_env/.dstack-setup-done" ]; then
+        "$shell" "$job_folder/job.sh" setup || exit
+        : >"$job_env/.dstack-setup-done"
+    fi
+    : >"$job_folder/running"
+    exec "$shell" "$job_folder/job.sh" commands
+}
+
+# ---- the keeper ----
+
+read_stop() { # -> $stop_reason, $stop_grace
+    read -r stop_reason stop_grace <"$job_folder/stop"
+} 2>/dev/null
+
+over() { # whether the timer has run out
+    [ -n "$timer" ] && ! kill -0 "$timer" 2>/dev/null
+}
+
+await() { # -> $code of $child, obeying `stop` and the timer meanwhile
+    while :; do
+        if over; then
+            timer='' stop_reason=max_duration
+            end_members 10
+        fi
+        if [ -n "$poked" ]; then
+            poked=
+            read_stop && end_members "$stop_grace"
+        fi
+        wait "$child" 2>/dev/null
+        code=$?
+        kill -0 "$child" 2>/dev/null || break
+    done
+    # bash and busybox may have collected the child while a trap interrupted `wait`.
+    if [ "$code" -gt 128 ] && command -v '[[' >/dev/null; then
+        wait "$child" 2>/dev/null
+        again=$?
+        case $again:$(kill -l "$code" 2>/dev/null) in 127:CHLD | 127:USR1) code=127 ;; 127:*) ;; *) code=$again ;; esac
+    fi
+}
+
+judge() { # -> $reason, $signal, $stage, $index, $oom from $code, `phase` and `stop`
+    stage='' index='' oom=false signal='' detail=''
+    { read -r stage index <"$job_folder/phase"; } 2>/dev/null
+    [ "$code" -gt 128 ] && [ "$code" -le 192 ] && signal=$((code - 128))
+    out_of_memory && oom=true
+    if [ -n "$stop_reason" ]; then
+        reason=$stop_reason
+        [ "$reason" = max_duration ] && code=124
+    elif [ "$code" = 0 ]; then
+        reason=completed
+    elif [ "$stage" = environment ]; then
+        reason=start_failed code=125
+        { read -r detail <"$job_folder/detail"; } 2>/dev/null
+    elif [ "$oom" = true ]; then
+        reason=oom
+    else
+        reason=${stage%s}_failed
+    fi
+}
+
+write_exit() {
+    # Over the blanks that were written there at the start: a full disk does not matter.
+    echo "code=$code
+reason=$reason
+signal=$signal
+oom=$oom
+stage=$stage
+index=$index
+detail=$detail
+" 1<>"$job_folder/exit.new"
+    mv "$job_folder/exit.new" "$job_folder/exit"
+}
+
+drop_cgroups() {
+    # shellcheck disable=SC2086
+    [ -z "$cgroups" ] || rmdir $cgroups 2>/dev/null
+}
+
+adopt_orphans() { # without a cgroup: have the kernel give the job's orphans to the keeper
+    [ -z "${DSTACK_SUBREAPER-}" ] && [ -d /proc/self ] && command -v perl >/dev/null || return 0
+    case $(uname -m) in
+    x86_64) call=157 ;;
+    aarch64 | riscv64 | loongarch64) call=167 ;;
+    *) return 0 ;;
+    esac
+    # prctl(PR_SET_CHILD_SUBREAPER, 1); it stays over exec, prctl(2).
+    DSTACK_SUBREAPER=1 exec perl -e 'syscall(shift, 36, 1, 0, 0, 0); exec @ARGV' \
+        "$call" /bin/sh "$job_folder/job.sh"
+}
+
+keep() {
+    identify
+    if ! ln -s "$identity" "$job_folder/pid" 2>/dev/null; then
+        [ "$(readlink "$job_folder/pid")" = "$identity" ] || exit 0
+    fi
+    keeper=$$ poked='' stop_reason='' timer='' memory=''
+    track
+    [ -n "$cgroup" ] || adopt_orphans
+    limited=yes
+    limit || limited=
+    echo "$cgroup
+$memory
+$cgroups" >"$job_folder/cgroups"
+    trap : HUP INT TERM QUIT CHLD
+    trap 'poked=1' USR1
+    # A stop may have been asked before there was anybody to hear it.
+    [ -e "$job_folder/stop" ] && poked=1
+    {
+        [ -n "$limited" ] || fail 'the limits of memory and cpu cannot be set on this machine'
+        stages
+    } >>"$job_folder/log" 2>&1 </dev/null &
+    child=$!
+    if [ -n "$job_max_duration" ]; then
+        sleep "$job_max_duration" &
+        timer=$!
+    fi
+    await
+    [ -z "$timer" ] || kill "$timer" 2>/dev/null
+    end_members 2 quick
+    # A second start may have come too late for its values to be read.
+    [ ! -e "$job_folder/env" ] || rm -f "$job_folder/env"
+    judge
+    write_exit
+    drop_cgroups
+    exit 0
+}
+
+end() { # the keeper is gone: end what it left, and say so where it could not
+    keeper='' timer='' poked='' stop_reason='' memory='' cgroup='' cgroups=''
+    identity=$(readlink "$job_folder/pid")
+    pid=${identity%%:*}
+    started "$pid"
+    boot=
+    { read -r boot </proc/sys/kernel/random/boot_id; } 2>/dev/null
+    if [ "$pid:$start:$boot" = "$identity" ] && [ -n "$start" ]; then exit 3; fi
+    code=137 reason=killed
+    if [ "${identity##*:}" = "$boot" ]; then
+        keeper=$pid
+        { read -r cgroup && read -r memory && read -r cgroups; } <"$job_folder/cgroups" 2>/dev/null
+        end_members 0 all
+    else
+        reason=host_restarted
+    fi
+    rm -f "$job_folder/env"
+    [ -e "$job_folder/exit" ] && exit 0
+    read_stop
+    ended=$reason
+    judge
+    [ -n "$stop_reason" ] || reason=$ended
+    write_exit
+    drop_cgroups
+}
+
+# Only then does a timer's end interrupt bash's `wait`.
+# shellcheck disable=SC3040
+if [ -n "${BASH_VERSION-}" ]; then set -o posix; fi
+case ${1-keep} in
+keep) keep ;;
+end) end ;;
+probe) probe ;;
+*)
+    echo 'usage: sh job.sh [end]' >&2
+    exit 2
+    ;;
+esac

@@ -1,0 +1,78 @@
+"""What an engine can see of a job, and which event that is. Pure."""
+
+from __future__ import annotations
+
+import msgspec
+
+from .events import Began, Ended, Event, Reached, Started, Unreachable, Vanished
+from .model import Exit, Run
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """The engine has it, but has not started it."""
+
+    why: str
+
+
+class Absent(msgspec.Struct, frozen=True):
+    """The engine knows of no start. `folder`: its job folder is there, ready to be started."""
+
+    folder: bool = False
+
+
+class Preparing(msgspec.Struct, frozen=True):
+    """The environment is being made or `setup` runs."""
+
+    step: str
+    pid: int | None = None
+
+
+class Running(msgspec.Struct, frozen=True):
+    """The commands run; `pid` is the keeper's, where it can be waited for."""
+
+    pid: int | None = None
+    since: float | None = None
+
+
+class Exited(msgspec.Struct, frozen=True):
+    """It has ended."""
+
+    exit: Exit
+
+
+class Unknown(msgspec.Struct, frozen=True):
+    """It cannot be known now. Never finished."""
+
+    why: str
+
+
+Observation = Waiting | Absent | Preparing | Running | Exited | Unknown
+
+
+def event_of(
+    run: Run, attempt: int, seen: Observation, now: float, *, held: bool
+) -> Event | None:
+    """The event that `seen` means for attempt number `attempt`; None when it is nothing new.
+
+    `held`: the caller holds the run's lease, so that no start can be under way elsewhere.
+    """
+    if isinstance(seen, Unknown):
+        return Unreachable(now) if run.unknown_since is None else None
+    if isinstance(seen, Absent):
+        if not held or run.status == "submitted":
+            return None
+        started = attempt <= len(run.attempts)
+        # Started, but its keeper has not claimed the folder: it is started again, not given up.
+        if started and seen.folder and run.status != "stopping":
+            return None
+        return Vanished(now)
+    if attempt > len(run.attempts):
+        # It was started and whoever did so died before the record.
+        return Started(now, attempt)
+    if isinstance(seen, Exited):
+        return Ended(now, seen.exit)
+    if run.unknown_since is not None:
+        return Reached(now)
+    if isinstance(seen, Running) and run.status == "preparing":
+        return Began(now if seen.since is None else seen.since)
+    return None

@@ -1,0 +1,136 @@
+"""Task + settings + what the host offers -> Plan. Pure; says no before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from ..config.shapes import Gpu, Range, Resources, Settings, Task
+from ..errors import CannotStart, NoCapacity
+from .model import Plan
+
+
+class Offer(msgspec.Struct, frozen=True):
+    """What is known of the place a run is planned for. `memory` and `disk` are bytes.
+
+    `gpus` is (name, bytes of memory) of each. `limits` is whether cpu and memory can be enforced.
+    """
+
+    backend: str
+    engine: str
+    cpus: int
+    memory: int
+    disk: int
+    gpus: tuple[tuple[str, int], ...] = ()
+    limits: bool = False
+    limits_why: str | None = None
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where the task comes from: see Plan for the meaning of each."""
+
+    project: str
+    workdir: str
+    file: str
+    cache_key: str
+    base_env: Mapping[str, str]
+
+
+def _size(count: float) -> str:
+    for unit, name in ((1 << 40, "TB"), (1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "KB")):
+        if count >= unit:
+            return f"{count / unit:.4g}{name}"
+    return f"{count:.0f} bytes"
+
+
+def _gpu_fits(gpu: Gpu, name: str, memory: int) -> bool:
+    if gpu.name is not None and gpu.name.lower() not in name.lower().replace("-", " ").split():
+        return False
+    # nvidia-smi counts a little less than the size on the box; 5 % is what cards differ by.
+    least = gpu.memory.least if gpu.memory is not None else None
+    return least is None or memory >= least * 0.95
+
+
+def _gpu_text(gpu: Gpu) -> str:
+    name = f"{gpu.name} " if gpu.name else ""
+    memory = gpu.memory.least if gpu.memory is not None else None
+    size = f" with {_size(memory)}" if memory else ""
+    count = int(gpu.count.least or 1)
+    return f"{count} {name}GPU{'s' if count != 1 else ''}{size}"
+
+
+def check_gpus(gpu: Gpu, offer: Offer) -> None:
+    """Raises NoCapacity when too few GPUs of this kind are there."""
+    if gpu.count.most == 0:
+        return
+    fitting = [1 for name, memory in offer.gpus if _gpu_fits(gpu, name, memory)]
+    if len(fitting) >= int(gpu.count.least or 1):
+        return
+    there = ", ".join(f"{name} {_size(memory)}" for name, memory in offer.gpus) or "no GPU"
+    message = f"the run asks for {_gpu_text(gpu)}; {offer.backend} has {there}"
+    raise NoCapacity(message)
+
+
+def _check(what: str, asked: Range | int | None, has: float, offer: Offer, *, size: bool) -> None:
+    least = asked.least if isinstance(asked, Range) else asked
+    if least is None or least <= has:
+        return
+    show = _size if size else "{:g}".format
+    message = f"the run asks for {show(least)} {what}; {offer.backend} has {show(has)}"
+    raise NoCapacity(message)
+
+
+def check_resources(asked: Resources, offer: Offer) -> None:
+    """Raises NoCapacity, saying what there is, when the place cannot satisfy what is asked."""
+    _check("CPUs", asked.cpu, offer.cpus, offer, size=False)
+    _check("of memory", asked.memory, offer.memory, offer, size=True)
+    _check("of shared memory", asked.shm_size, offer.memory, offer, size=True)
+    _check("of disk", asked.disk, offer.disk, offer, size=True)
+    if asked.gpu is not None:
+        check_gpus(asked.gpu, offer)
+
+
+def make_plan(
+    task: Task,
+    settings: Settings,
+    place: Place,
+    offer: Offer,
+    python: tuple[str, str | None],
+) -> Plan:
+    """The plan of a task on a backend.
+
+    `settings` are resolved (command line, file, profile, defaults); `python` is the version and
+    the interpreter's path on the host (None: uv fetches it). Raises CannotStart, NoCapacity.
+    """
+    if task.image is not None:
+        message = "containers are not there yet: this dstack runs tasks without `image` only"
+        raise CannotStart(message, hint="remove `image`, and give `python` instead")
+    if task.build:
+        message = "builds are not there yet: this dstack runs tasks without `build` only"
+        raise CannotStart(message, hint="move what `build` does to `setup`")
+    if settings.spot_policy == "spot":
+        message = f"the run asks for a spot machine; {offer.backend} has none"
+        raise NoCapacity(message, hint="use --on-demand or --spot-auto")
+    check_resources(settings.resources, offer)
+    return Plan(
+        name=task.name or "",
+        project=place.project,
+        workdir=place.workdir,
+        file=place.file,
+        backend=offer.backend,
+        engine=offer.engine,
+        commands=task.commands,
+        setup=task.setup,
+        env=task.env,
+        ports=task.ports,
+        python=python[0],
+        interpreter=python[1],
+        cache=task.cache,
+        cache_key=place.cache_key,
+        resources=settings.resources,
+        enforce=offer.limits,
+        max_duration=settings.max_duration or None,
+        retry=settings.retry if settings.retry is not None and settings.retry.on_events else None,
+        base_env=tuple(place.base_env.items()),
+    )

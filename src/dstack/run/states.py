@@ -1,0 +1,239 @@
+"""THE table of states and events. Nothing else writes a state.
+
+`apply(run, event)` gives the run after the event, or raises IllegalEvent and changes nothing.
+Pure: times come with the events. The diagram in docs/reference/runs.md is drawn from `TABLE`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from ..errors import DstackError
+from .events import (
+    Began,
+    Ended,
+    Event,
+    Reached,
+    Restarted,
+    Started,
+    StartFailed,
+    StopRequested,
+    Unreachable,
+    Vanished,
+)
+from .model import Attempt, Exit, Reason, Run, Status
+from .story import describe
+
+# Seconds before the second, third, ... attempt; the last one repeats.
+RETRY_DELAYS = (1.0, 5.0, 15.0, 30.0, 60.0)
+
+_RETRIED_AS: dict[Reason, str] = {
+    "command_failed": "error",
+    "setup_failed": "error",
+    "oom": "error",
+    "killed": "interruption",
+    "host_restarted": "interruption",
+    "no_capacity": "no-capacity",
+}
+
+
+class IllegalEvent(DstackError):
+    """The event cannot happen to a run in this state; carries the run's story."""
+
+    def __init__(self, run: Run, event: Event) -> None:
+        name = type(event).__name__
+        super().__init__(
+            f"run {run.name} ({run.id}, version {run.version}) is {run.status}, "
+            f"attempt {len(run.attempts)}: {name} cannot happen to it"
+        )
+        self.run = run
+        self.event = event
+
+
+def _attempt(run: Run, **changes: object) -> tuple[Attempt, ...]:
+    """The attempts, with the last one changed."""
+    return (*run.attempts[:-1], msgspec.structs.replace(run.attempts[-1], **changes))
+
+
+def _change(run: Run, **changes: object) -> Run:
+    return msgspec.structs.replace(run, **changes)
+
+
+def _started(run: Run, event: Started) -> Run:
+    if event.attempt != len(run.attempts) + 1:
+        raise IllegalEvent(run, event)
+    return _change(
+        run,
+        status="stopping" if run.status == "stopping" else "preparing",
+        attempts=(*run.attempts, Attempt(number=event.attempt, started_at=event.at)),
+        started_at=run.started_at if run.started_at is not None else event.at,
+        retry_at=None,
+        waiting=None,
+        unknown_since=None,
+    )
+
+
+def _began(run: Run, event: Began) -> Run:
+    attempts = _attempt(run, running_at=event.at)
+    return _change(run, status="running", attempts=attempts, unknown_since=None)
+
+
+def _stop(run: Run, event: StopRequested) -> Run:
+    return _change(
+        run,
+        status="stopping",
+        stop_at=event.at if run.stop_at is None else run.stop_at,
+        stop_kill=run.stop_kill or event.kill,
+        stop_code=event.code if run.stop_code is None else run.stop_code,
+        retry_at=None,
+        waiting=None,
+    )
+
+
+def _finish(run: Run, at: float, status: Status, end: Exit) -> Run:
+    code = end.code
+    if status == "stopped" and run.stop_code is not None:
+        code = run.stop_code
+    return _change(
+        run,
+        status=status,
+        finished_at=at,
+        reason=end.reason,
+        message=describe(run.plan, end),
+        exit_code=code,
+        signal=end.signal,
+        oom=end.oom,
+        retry_at=None,
+        waiting=None,
+        unknown_since=None,
+    )
+
+
+def _may_retry(run: Run, at: float, reason: Reason) -> bool:
+    retry = run.plan.retry
+    if retry is None or run.status == "stopping":
+        return False
+    since = run.restarted_at if run.restarted_at is not None else run.submitted_at
+    # A clock that was moved back must not make the window endless: attempts bound it as well.
+    tries = len(run.attempts) - run.first + 1
+    soonest = sum(RETRY_DELAYS[min(i, len(RETRY_DELAYS) - 1)] for i in range(max(tries - 1, 0)))
+    within = at < since + retry.duration and soonest < retry.duration
+    return within and _RETRIED_AS.get(reason) in retry.on_events
+
+
+def _again(run: Run, at: float, why: str) -> Run:
+    tries = max(len(run.attempts) - run.first + 1, 1)
+    delay = RETRY_DELAYS[min(tries - 1, len(RETRY_DELAYS) - 1)]
+    return _change(
+        run, status="submitted", retry_at=at + delay, waiting=why, unknown_since=None
+    )
+
+
+def _ended(run: Run, event: Ended) -> Run:
+    end = event.exit
+    at = end.at if end.at is not None else event.at
+    run = _change(run, attempts=_attempt(run, exit=end))
+    if end.reason == "completed":
+        return _finish(run, at, "done", end)
+    if end.reason == "stopped" or (run.status == "stopping" and end.reason == "killed"):
+        return _finish(run, at, "stopped", msgspec.structs.replace(end, reason="stopped"))
+    if _may_retry(run, at, end.reason):
+        return _again(run, event.at, describe(run.plan, end))
+    return _finish(run, at, "failed", end)
+
+
+def _start_failed(run: Run, event: StartFailed) -> Run:
+    if run.status == "submitted" and _may_retry(run, event.at, event.reason):
+        # No attempt came about, so the delay grows with the time already waited.
+        return _change(
+            run, retry_at=event.at + RETRY_DELAYS[-1] / 4, waiting=event.message
+        )
+    end = Exit(code=125, reason=event.reason, detail=event.message)
+    if run.status == "stopping":
+        return _finish(run, event.at, "stopped", Exit(code=143, signal=15, reason="stopped"))
+    return _finish(run, event.at, "failed", end)
+
+
+def _vanished(run: Run, event: Vanished) -> Run:
+    if run.status == "stopping":
+        end = Exit(code=143, signal=15, reason="stopped", at=event.at)
+        if run.attempts and run.attempts[-1].exit is None:
+            run = _change(run, attempts=_attempt(run, exit=end))
+        return _finish(run, event.at, "stopped", end)
+    detail = "its job folder was deleted while it ran"
+    end = Exit(code=137, signal=9, reason="killed", detail=detail, at=event.at)
+    return _ended(run, Ended(at=event.at, exit=end))
+
+
+def _unreachable(run: Run, event: Unreachable) -> Run:
+    since = event.at if run.unknown_since is None else run.unknown_since
+    return _change(run, unknown_since=since)
+
+
+def _reached(run: Run, event: Reached) -> Run:
+    del event
+    return _change(run, unknown_since=None)
+
+
+def _restarted(run: Run, event: Restarted) -> Run:
+    return _change(
+        run,
+        status="submitted",
+        restarted_at=event.at,
+        first=len(run.attempts) + 1,
+        ports=event.ports,
+        started_at=None,
+        finished_at=None,
+        reason=None,
+        message=None,
+        exit_code=None,
+        signal=None,
+        oom=False,
+        stop_at=None,
+        stop_kill=False,
+        stop_code=None,
+    )
+
+
+# (state, event) -> what it does. What is not here is illegal.
+TABLE: dict[tuple[Status, type], Callable[..., Run]] = {
+    ("submitted", Started): _started,
+    ("submitted", StopRequested): _stop,
+    ("submitted", StartFailed): _start_failed,
+    ("submitted", Unreachable): _unreachable,
+    ("submitted", Reached): _reached,
+    ("preparing", Began): _began,
+    ("preparing", StopRequested): _stop,
+    ("preparing", Ended): _ended,
+    ("preparing", Vanished): _vanished,
+    ("preparing", Unreachable): _unreachable,
+    ("preparing", Reached): _reached,
+    ("running", StopRequested): _stop,
+    ("running", Ended): _ended,
+    ("running", Vanished): _vanished,
+    ("running", Unreachable): _unreachable,
+    ("running", Reached): _reached,
+    # A start that was under way when somebody asked to stop is recorded, and then stopped.
+    ("stopping", Started): _started,
+    ("stopping", StartFailed): _start_failed,
+    ("stopping", StopRequested): _stop,
+    ("stopping", Ended): _ended,
+    ("stopping", Vanished): _vanished,
+    ("stopping", Unreachable): _unreachable,
+    ("stopping", Reached): _reached,
+    ("done", Restarted): _restarted,
+    ("failed", Restarted): _restarted,
+    ("stopped", Restarted): _restarted,
+}
+
+
+def apply(run: Run, event: Event) -> Run:
+    """The run after `event`, one version later. Raises IllegalEvent, and changes nothing."""
+    change = TABLE.get((run.status, type(event)))
+    if change is None:
+        raise IllegalEvent(run, event)
+    if isinstance(event, Ended) and (not run.attempts or run.attempts[-1].exit is not None):
+        raise IllegalEvent(run, event)
+    return _change(change(run, event), version=run.version + 1)

@@ -1,0 +1,170 @@
+"""What differs between a project's folder and its index, as several git commands at once tell it.
+
+Facts that this rests on, from git's documentation (git-ls-files(1), git-diff-files(1)) and tests:
+`ls-files --others` names a repository inside the folder as `name/` unless the index already holds
+a file below it; `diff-files` compares stat data in several threads, and content where stat data
+may be too young to be trusted ("racily clean").
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from ..errors import DstackError
+from .project import Project, State
+from .store import clean_environ, start
+
+_GIT_IGNORE = "--exclude-per-directory=.gitignore"
+_OWN_IGNORE = "--exclude-per-directory=.dstackignore"
+_NESTED = "nested:"
+
+
+class Listing:
+    """The names of what must change in the index, relative to the project's folder.
+
+    `changed` may be modified, gone or new; `dropped` are in the index but excluded now. `unseen`
+    are repositories inside the folder of which the index holds nothing yet, and `tracked` is a
+    fingerprint of what the other ones track.
+    """
+
+    __slots__ = ("changed", "dropped", "tracked", "unseen")
+
+    def __init__(
+        self, changed: list[bytes], dropped: list[bytes], unseen: list[bytes], tracked: str
+    ) -> None:
+        self.changed = changed
+        self.dropped = dropped
+        self.unseen = unseen
+        self.tracked = tracked
+
+
+class Question:
+    """The git commands that have been asked, and what they answer. All of them only read."""
+
+    def __init__(self, project: Project, state: State) -> None:
+        self._project = project
+        self._state = state
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._own = state.ignore_files or (project.folder / ".dstackignore").exists()
+        try:
+            self._start()
+        except BaseException:
+            self.cancel()
+            raise
+
+    def _start(self) -> None:
+        # The slowest first.
+        self._ask("modified", "diff-files", "--name-only", "--relative", "-z")
+        self._ask("new", "ls-files", "-z", "--others", _GIT_IGNORE)
+        self._ask("excluded", "ls-files", "-z", "--cached", "--ignored", _GIT_IGNORE)
+        if (self._project.top / ".git").exists():
+            self._ask_user("tracked", b".", "--ignored", _GIT_IGNORE)
+        for name in self._state.nested:
+            self._ask_user(_NESTED + os.fsdecode(name), name)
+        if self._own:
+            self._ask("new-own", "ls-files", "-z", "--others", _OWN_IGNORE)
+            self._ask("excluded-own", "ls-files", "-z", "--cached", "--ignored", _OWN_IGNORE)
+
+    def _ask(self, label: str, *arguments: str) -> None:
+        project = self._project
+        environ = project.store.environ(project.top, project.index)
+        self._running[label] = start(arguments, project.folder, environ)
+
+    def _ask_user(self, label: str, inside: bytes, *arguments: str) -> None:
+        """Ask the user's own repository what it tracks: that is code, whatever ignores it."""
+        folder = self._project.folder / os.fsdecode(inside)
+        if not (folder / ".git").exists() and inside != b".":
+            return
+        # The answer holds whoever owns the repository, and no program of its configuration runs.
+        options = ("-c", "safe.directory=*", "-c", "core.fsmonitor=false")
+        command = (*options, "ls-files", "-z", "--cached", *arguments)
+        self._running[label] = start(command, folder, clean_environ())
+
+    def cancel(self) -> None:
+        """End the commands that still run."""
+        for process in self._running.values():
+            process.kill()
+            process.communicate()
+        self._running.clear()
+
+    def answer(self) -> Listing:
+        """Wait for the commands.
+
+        Raises GitFailed when the index is damaged, DstackError naming a folder that cannot be
+        read.
+        """
+        try:
+            return self._answer()
+        finally:
+            self.cancel()
+
+    def _answer(self) -> Listing:
+        modified, new = self._names("modified"), self._names("new")
+        excluded, dropped = set(self._names("excluded")), set[bytes]()
+        forced = self._user_names("tracked")
+        nested, fingerprint = self._nested_names()
+        tracked = {*forced, *nested}
+        if fingerprint != self._state.tracked:
+            forced += nested  # else the index holds them already
+        forced = [name for name in forced if name not in excluded]
+        dropped.update(name for name in excluded if name not in tracked)
+        if self._own:
+            wanted = set(self._names("new-own"))
+            new = [name for name in new if name in wanted]
+            forced = [name for name in forced if name in wanted]
+            dropped.update(self._names("excluded-own"))
+        changed = {name: None for name in modified if name not in dropped}
+        changed.update((name, None) for name in new if not name.endswith(b"/"))
+        unseen = [name[:-1] for name in new if name.endswith(b"/")]
+        for name in forced:
+            self._sort_forced(name, changed, unseen)
+        return Listing(list(changed), list(dropped), unseen, fingerprint)
+
+    def _sort_forced(self, name: bytes, changed: dict[bytes, None], unseen: list[bytes]) -> None:
+        path = os.path.join(os.fsencode(self._project.folder), name)
+        if not os.path.isdir(path) or os.path.islink(path):
+            if os.path.lexists(path):
+                changed[name] = None
+        elif name not in self._state.nested and os.path.lexists(path + b"/.git"):
+            unseen.append(name)
+
+    def _nested_names(self) -> tuple[list[bytes], str]:
+        """What the repositories inside the folder track, and a fingerprint of it."""
+        from hashlib import sha1
+
+        names: list[bytes] = []
+        for label in [label for label in self._running if label.startswith(_NESTED)]:
+            inside = os.fsencode(label[len(_NESTED) :]) + b"/"
+            names += [inside + name for name in self._user_names(label)]
+        fingerprint = sha1(b"\0".join(names), usedforsecurity=False).hexdigest()
+        return names, fingerprint
+
+    def _names(self, label: str) -> list[bytes]:
+        process = self._running.pop(label)
+        output, complaint = process.communicate()
+        self._project.store.checked(label, process.returncode, output, complaint)
+        _refuse_unreadable(self._project.folder, complaint)
+        return [name for name in output.split(b"\0") if name]
+
+    def _user_names(self, label: str) -> list[bytes]:
+        process = self._running.pop(label, None)
+        if process is None:
+            return []
+        output, _ = process.communicate()
+        # A repository that git cannot read (broken, a version too new) is a folder as any other.
+        if process.returncode != 0:
+            return []
+        return [name for name in output.split(b"\0") if name]
+
+
+def _refuse_unreadable(folder: Path, complaint: bytes) -> None:
+    """Git leaves a folder that it cannot read out, with a warning: for us that is an error."""
+    for line in os.fsdecode(complaint).splitlines():
+        head, _, rest = line.partition("could not open directory '")
+        name, _, why = rest.rpartition("': ")
+        if head.startswith("warning: ") and name:
+            message = f"cannot read the folder {folder / name}: {why}"
+            hint = "make it readable, or exclude it in .dstackignore"
+            raise DstackError(message, hint=hint)

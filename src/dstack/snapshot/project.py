@@ -1,0 +1,133 @@
+"""What is known of one project folder: git's index, and what it stood for when it was written.
+
+```
+HOME/code/projects/KEY          git's index: every file's stat data and blob
+HOME/code/projects/KEY.held     held by whoever changes the index (its git commands inherit it)
+HOME/code/projects/KEY.state    the tree that the index stands for, and what git cannot tell
+```
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+
+from .store import ObjectStore
+
+_CHECKSUM = 20  # the last bytes of an index file, gitformat-index(5)
+
+
+class State:
+    """What the index with this checksum stood for.
+
+    `tree` is the project's tree; `files` counts its files; `nested` are the repositories inside
+    it (relative paths) and `tracked` a fingerprint of what they track; `ignore_files` says whether
+    it holds a `.dstackignore`.
+    """
+
+    __slots__ = ("checksum", "files", "ignore_files", "nested", "tracked", "tree")
+
+    def __init__(
+        self,
+        checksum: bytes = b"",
+        tree: str = "",
+        files: int = 0,
+        nested: tuple[bytes, ...] = (),
+        tracked: str = "-",
+        ignore_files: bool = False,
+    ) -> None:
+        self.checksum = checksum
+        self.tree = tree
+        self.files = files
+        self.nested = nested
+        self.tracked = tracked
+        self.ignore_files = ignore_files
+
+
+class Project:
+    """A project folder and its index in the store."""
+
+    def __init__(self, store: ObjectStore, folder: Path, top: Path) -> None:
+        from hashlib import sha1
+
+        self.store = store
+        self.folder = folder
+        self.top = top  # of the repository around it: its ignore rules count too
+        name = os.fsencode(top) + b"\0" + os.fsencode(folder)
+        self.key = sha1(name, usedforsecurity=False).hexdigest()
+        self.index = store.projects / self.key
+        self._state = store.projects / f"{self.key}.state"
+
+    def checksum(self) -> bytes:
+        """What changes with every change of the index; empty when there is none."""
+        try:
+            with self.index.open("rb") as file:
+                file.seek(-_CHECKSUM, os.SEEK_END)
+                return file.read()
+        except OSError:
+            return b""
+
+    def entries(self) -> int:
+        """How many files the index holds."""
+        try:
+            with self.index.open("rb") as file:
+                return int.from_bytes(file.read(12)[8:], "big")
+        except OSError:
+            return 0
+
+    def load(self) -> State:
+        """The state as last saved; an empty one where there is none that makes sense."""
+        try:
+            head, _, rest = self._state.read_bytes().partition(b"\n")
+            checksum, tree, files, tracked, ignored = head.decode("ascii").split()
+            nested = tuple(name for name in rest.split(b"\0") if name)
+            return State(bytes.fromhex(checksum), tree, int(files), nested, tracked, ignored == "1")
+        except (OSError, ValueError):
+            return State()
+
+    def save(self, state: State) -> None:
+        """Write the state aside, then rename; the tree is needed from now on."""
+        self.store.set_ref(f"projects/{self.key}", state.tree)
+        head = f"{state.checksum.hex()} {state.tree} {state.files} "
+        head += f"{state.tracked} {int(state.ignore_files)}\n"
+        aside = self._state.with_name(f"{self.key}.state.tmp-{os.getpid()}")
+        try:
+            aside.write_bytes(head.encode("ascii") + b"\0".join(state.nested))
+            aside.replace(self._state)
+        except OSError as error:
+            raise self.store.unusable(error) from None
+
+    def touch(self) -> None:
+        """Note that the project was used now: `prune` looks at the time."""
+        with contextlib.suppress(OSError):
+            os.utime(self._state)
+
+    def lock(self) -> int:
+        """Wait until nobody changes the index, and hold it so: a descriptor to be closed."""
+        path = self.store.projects / f"{self.key}.held"
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            raise self.store.unusable(error) from None
+        # git's own lock file, if there is one, was left by a git that was killed: a living one
+        # would hold the descriptor above.
+        self.index.with_name(f"{self.key}.lock").unlink(missing_ok=True)
+        return descriptor
+
+    def forget(self) -> None:
+        """Drop the index and what is known of it; the next snapshot starts from nothing."""
+        self.index.unlink(missing_ok=True)
+        self._state.unlink(missing_ok=True)
+        self.store.drop_ref(f"projects/{self.key}")
+
+
+def repository_around(folder: Path) -> Path:
+    """The top of the work tree of the git repository that `folder` lies in, or `folder` itself."""
+    for top in (folder, *folder.parents):
+        marker = top / ".git"
+        if (marker / "HEAD").is_file() or marker.is_file():
+            return top
+    return folder

@@ -1,0 +1,184 @@
+"""Taking snapshots, and giving them back as folders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from ..errors import DstackError, StoreError
+from ..paths import Home
+from .listing import Listing, Question
+from .project import Project, repository_around
+from .store import EMPTY_TREE, GitFailed, ObjectStore, remove_folder
+from .update import Progress, Update
+
+_ATTEMPTS = 4  # a file that changes while it is read is read again
+
+
+class Snapshot:
+    """What a folder held: `tree` names its content, `files` counts its files.
+
+    `sent` is how many bytes of new or changed content were looked at: 0 when nothing changed.
+    """
+
+    __slots__ = ("files", "sent", "tree")
+
+    def __init__(self, tree: str, files: int, sent: int) -> None:
+        self.tree = tree
+        self.files = files
+        self.sent = sent
+
+
+class Pending:
+    """A snapshot being taken: the git commands run while the caller does something else."""
+
+    def __init__(self, store: ObjectStore, folder: Path) -> None:
+        self._store = store
+        self._open(folder, repository_around(folder))
+
+    def _open(self, folder: Path, top: Path) -> None:
+        self._project = Project(self._store, folder, top)
+        self._state = self._project.load()
+        self._checksum = self._project.checksum()
+        self._question = Question(self._project, self._state)
+
+    def cancel(self) -> None:
+        """Give up; nothing is left running."""
+        self._question.cancel()
+
+    def finish(
+        self,
+        progress: Callable[[Progress], None] | None = None,
+        notice: Callable[[str], None] | None = None,
+    ) -> Snapshot:
+        """The snapshot. `notice` gets sentences for people: what is large, what is not sent.
+
+        Raises DstackError naming a file or folder that cannot be read, StoreError when the disk
+        is full or cannot be written to.
+        """
+        snapshot = self._finish(progress, notice)
+        project = self._project
+        if snapshot.files == 0 and project.top != project.folder:
+            # The repository around it ignores the whole folder: then its rules are not meant.
+            self._open(project.folder, project.folder)
+            snapshot = self._finish(progress, notice)
+        return snapshot
+
+    def _finish(
+        self,
+        progress: Callable[[Progress], None] | None,
+        notice: Callable[[str], None] | None,
+    ) -> Snapshot:
+        project, state = self._project, self._state
+        try:
+            listing = self._question.answer()
+        except GitFailed:
+            pass  # a damaged index; below it is made anew
+        else:
+            if self._unchanged(listing):
+                project.touch()
+                return Snapshot(state.tree, state.files, 0)
+        lock = project.lock()
+        try:
+            return self._update(Update(project, lock, progress, notice))
+        finally:
+            os.close(lock)
+
+    def _unchanged(self, listing: Listing) -> bool:
+        state, checksum = self._state, self._project.checksum()
+        return (
+            bool(checksum)
+            and checksum == self._checksum == state.checksum
+            and listing.tracked == state.tracked
+            and not (listing.changed or listing.dropped or listing.unseen)
+        )
+
+    def _update(self, update: Update) -> Snapshot:
+        project = self._project
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                state = update.run(project.load())
+            except GitFailed as error:
+                if attempt == _ATTEMPTS:
+                    raise _given_up(project.folder, error) from None
+                if attempt > 1:
+                    project.forget()
+            else:
+                project.save(state)
+                return Snapshot(state.tree, state.files, update.sent)
+        raise AssertionError  # pragma: no cover - the loop returns or raises
+
+
+def _given_up(folder: Path, error: GitFailed) -> DstackError:
+    lines = os.fsdecode(error.stderr).strip().splitlines()
+    message = f"cannot take a snapshot of {folder}: {lines[-1] if lines else error}"
+    return DstackError(message, hint="does another program write there? try again when it is done")
+
+
+class Snapshots:
+    """The snapshots kept under one dstack folder."""
+
+    def __init__(self, home: Home) -> None:
+        self._store = ObjectStore(home.code)
+
+    def begin(self, project: Path) -> Pending:
+        """Start taking a snapshot of the folder as it is now, and return at once.
+
+        Raises DstackError when the folder or git is missing, StoreError for a store that cannot
+        be made or is being pruned.
+        """
+        self._store.open()
+        return Pending(self._store, Path(os.path.realpath(project)))
+
+    def checkout(self, tree: str, target: Path) -> None:
+        """Make the folder `target` with the tree's content; nothing when it is there already.
+
+        It appears complete or not at all. Raises StoreError when the disk is full or the tree is
+        not in the store.
+        """
+        if target.exists():
+            return
+        self._store.open()
+        aside = target.with_name(f"{target.name}.tmp-{os.getpid()}")
+        remove_folder_if_there(aside)
+        index = aside.with_name(f"{aside.name}.index")
+        try:
+            aside.mkdir(parents=True)
+            if tree != EMPTY_TREE:
+                self._store.git("read-tree", "-u", "--reset", tree, top=aside, index=index)
+            aside.rename(target)
+        except OSError as error:
+            if target.exists():
+                return
+            raise self._store.unusable(error) from None
+        except GitFailed as error:
+            raise _damaged(tree, error) from None
+        finally:
+            index.unlink(missing_ok=True)
+            remove_folder_if_there(aside)
+
+    def keep(self, run_id: str, tree: str) -> None:
+        """The run needs the tree: `prune` leaves it until `release`."""
+        self._store.open()
+        self._store.set_ref(f"runs/{run_id}", tree)
+
+    def release(self, run_id: str) -> None:
+        """The run needs its tree no longer. Doing it twice does no harm."""
+        self._store.drop_ref(f"runs/{run_id}")
+
+    def close(self) -> None:
+        """The snapshots taken so far are kept or not needed: `prune` need not wait for us."""
+        self._store.close()
+
+
+def remove_folder_if_there(folder: Path) -> None:
+    """Delete a folder of ours without importing anything when there is none."""
+    if folder.exists():
+        remove_folder(folder)
+
+
+def _damaged(tree: str, error: GitFailed) -> StoreError:
+    lines = os.fsdecode(error.stderr).strip().splitlines()
+    message = f"cannot check out {tree[:12]}: {lines[-1] if lines else error}"
+    return StoreError(message, hint="`dstack prune code` makes the store anew")

@@ -1,0 +1,205 @@
+"""Watching one run from a terminal: its output, its end, and what the person there decides.
+
+Whoever holds the run's lease also looks after it; without the lease this only watches. One thread:
+it sleeps in poll(2) until the keeper ends, a signal arrives or it is time to look at the log.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from ..errors import DstackError
+from ..run.model import Run
+from ..run.next import Wait
+from ..store.runs import Stored
+from .step import Supervisor
+
+# Seconds between looks at the log: while output comes, and when none came for a while.
+_BUSY, _QUIET = 0.02, 0.1
+# Seconds between looks at the job's folder: before the commands run, and after.
+_PREPARING, _RUNNING = 0.1, 2.0
+# Seconds between looks at the database for what other commands did.
+_CHANGES = 0.25
+
+
+class Output(Protocol):
+    """Where the run's output goes."""
+
+    def pump(self) -> int:
+        """Show what is there now; how many bytes that was. Raises BrokenPipeError."""
+        ...
+
+    def idle(self) -> None:
+        """Nothing came for a while: show what was held back."""
+        ...
+
+    def finish(self) -> None:
+        """Show all that is left."""
+        ...
+
+
+class Detached(Exception):  # noqa: N818 - not an error: how watching can end
+    """The watcher leaves; the run goes on."""
+
+
+class Watch:
+    """One run, watched until it ends or the watcher leaves."""
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        stored: Stored,
+        output: Output,
+        on_signal: Callable[[int], None],
+        on_change: Callable[[Run], None],
+    ) -> None:
+        """`on_signal` decides what a signal means (it may raise Detached)."""
+        self.supervisor = supervisor
+        self.stored = stored
+        self.output = output
+        self.on_signal = on_signal
+        self.on_change = on_change
+        self._signals: list[int] = []
+        self._poll = select.poll()
+        self._pidfd: tuple[int, int] | None = None  # (pid, descriptor)
+        self._wake: tuple[int, int] | None = None
+        self._old: dict[int, object] = {}
+        self._held = False
+
+    def run(self) -> Run:
+        """Watch until the run has ended. Raises Detached, BrokenPipeError, DstackError."""
+        self._catch()
+        try:
+            self._loop()
+            self.output.finish()
+        finally:
+            self._release()
+        return self.stored.run
+
+    # Signals
+
+    def _catch(self) -> None:
+        read, write = os.pipe()
+        os.set_blocking(read, False)
+        os.set_blocking(write, False)
+        self._wake = (read, write)
+        self._poll.register(read, select.POLLIN)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            # What the caller ignores (nohup) stays ignored.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._old[number] = signal.signal(number, self._caught)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+
+    def _caught(self, number: int, frame: object) -> None:
+        del frame
+        self._signals.append(number)
+
+    def _release(self) -> None:
+        signal.set_wakeup_fd(-1)
+        for number, handler in self._old.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]  # what signal() itself gave
+        self._old.clear()
+        if self._wake is not None:
+            os.close(self._wake[0])
+            os.close(self._wake[1])
+            self._wake = None
+        self._forget_pid()
+
+    # Waiting
+
+    def _watch_pid(self) -> None:
+        """Be told by the kernel when the keeper ends (Linux 5.3); elsewhere looking must do."""
+        pid = self.supervisor.pid(self.stored.run)
+        if pid is None or (self._pidfd is not None and self._pidfd[0] == pid):
+            return
+        self._forget_pid()
+        opener = getattr(os, "pidfd_open", None)
+        if opener is None:
+            return
+        try:
+            descriptor = opener(pid)
+        except OSError:
+            return
+        self._pidfd = (pid, descriptor)
+        self._poll.register(descriptor, select.POLLIN)
+
+    def _forget_pid(self) -> None:
+        if self._pidfd is not None:
+            self._poll.unregister(self._pidfd[1])
+            os.close(self._pidfd[1])
+            self._pidfd = None
+
+    def _sleep(self, seconds: float) -> bool:
+        """Wait; whether there is a reason to look at the job at once."""
+        ready = {descriptor for descriptor, _ in self._poll.poll(max(1, int(seconds * 1000)))}
+        ended = self._pidfd is not None and self._pidfd[1] in ready
+        if ended:
+            self._forget_pid()
+        if self._wake is not None and self._wake[0] in ready:
+            os.read(self._wake[0], 4096)
+        while self._signals:
+            self.on_signal(self._signals.pop(0))
+            ended = True
+        return ended
+
+    # The loop
+
+    def _loop(self) -> None:
+        last_output = time.monotonic()
+        next_look = 0.0
+        next_change = 0.0
+        changes = -1
+        while True:
+            now = time.monotonic()
+            if now >= next_change:
+                next_change = now + _CHANGES
+                seen = self.supervisor.runs.database.changes()
+                if seen != changes:
+                    changes = seen
+                    self.supervisor.reload(self.stored)
+                    next_look = now
+            if now >= next_look:
+                wait = self._look()
+                self.on_change(self.stored.run)
+                if not self.stored.run.active:
+                    return
+                next_look = time.monotonic() + wait
+                # A keeper that ended before it could be watched must not wait for the next look.
+                if self._pidfd is None and self.stored.run.status != "submitted":
+                    next_look = min(next_look, time.monotonic() + _PREPARING)
+            copied = self.output.pump()
+            now = time.monotonic()
+            if copied:
+                last_output = now
+            elif now - last_output > _QUIET:
+                self.output.idle()
+            pause = _BUSY if now - last_output < 1.0 else _QUIET
+            if self._sleep(0.0 if copied > 1 << 16 else pause):
+                next_look = 0.0
+
+    def _look(self) -> float:
+        """Step (with the lease) or look (without); seconds until the next time."""
+        self._held = self._held or self.supervisor.leases.take(self.stored.seq)
+        wait = _RUNNING
+        try:
+            if self._held:
+                action = self.supervisor.step(self.stored)
+                if isinstance(action, Wait):
+                    wait = min(max(action.until - self.supervisor.clock(), 0.0), 1.0)
+            else:
+                self.supervisor.look(self.stored)
+        except DstackError as error:
+            if not error.transient:
+                raise
+            return _PREPARING
+        self._watch_pid()
+        if self.stored.run.status == "preparing":
+            wait = _PREPARING
+        elif self.stored.run.status == "stopping":
+            wait = 0.5
+        return wait

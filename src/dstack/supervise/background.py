@@ -1,0 +1,181 @@
+"""The background supervisor: one process per user, there only while a run is active.
+
+It takes the lease of every active run that nobody watches, is told by the kernel when a job ends,
+and starts the next attempt where one is due. It may be killed at any moment: the jobs go on, and
+the next dstack command starts it again.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+from ..errors import DstackError
+from ..output.times import Sampler
+from ..run.next import Wait
+from ..store.runs import Stored
+from .lease import BACKGROUND
+from .step import Supervisor
+
+# Seconds between rounds when nothing happens, and between looks at every run.
+_ROUND, _LOOK = 1.0, 5.0
+# Seconds to stay when nothing is active: the next `dstack run -d` may be about to come.
+_LINGER = 1.0
+
+
+class _Ward:
+    """A run in our care."""
+
+    __slots__ = ("attempt", "due", "pidfd", "sampler", "stored")
+
+    def __init__(self, stored: Stored) -> None:
+        self.stored = stored
+        self.pidfd: int | None = None
+        self.due = 0.0
+        self.attempt = 0
+        self.sampler: Sampler | None = None
+
+
+class Background:
+    """The loop. `supervisor` is used by this process alone."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.supervisor = supervisor
+        self.wards: dict[int, _Ward] = {}
+        self.poll = select.poll()
+        self.by_fd: dict[int, _Ward] = {}
+        self.ending = False
+
+    def serve(self) -> None:
+        """Look after runs until none is active."""
+        idle_since: float | None = None
+        changes = -1
+        next_find = 0.0
+        while not self.ending:
+            now = time.monotonic()
+            seen = self.supervisor.runs.database.changes()
+            if seen != changes or now >= next_find:
+                changes = seen
+                next_find = now + _LOOK
+                active = self._find()
+                idle_since = None if active else (idle_since or now)
+            if idle_since is not None and now - idle_since >= _LINGER:
+                return
+            for ward in list(self.wards.values()):
+                if now >= ward.due:
+                    self._look(ward)
+                if ward.sampler is not None:
+                    ward.sampler.sample(self.supervisor.clock())
+            self._wait()
+
+    def _find(self) -> int:
+        """Take what nobody watches; the number of active runs."""
+        found = self.supervisor.runs.active()
+        there = {stored.seq for stored in found}
+        for seq in [seq for seq in self.wards if seq not in there]:
+            self._drop(seq)
+        for stored in found:
+            ward = self.wards.get(stored.seq)
+            if ward is not None:
+                if ward.stored.run.version != stored.run.version:
+                    ward.stored.run = stored.run
+                    ward.due = 0.0
+            elif self.supervisor.leases.take(stored.seq):
+                self.wards[stored.seq] = _Ward(stored)
+        return len(found)
+
+    def _drop(self, seq: int) -> None:
+        ward = self.wards.pop(seq)
+        self._unwatch(ward)
+        self.supervisor.leases.drop(seq)
+
+    def _unwatch(self, ward: _Ward) -> None:
+        if ward.pidfd is not None:
+            self.poll.unregister(ward.pidfd)
+            del self.by_fd[ward.pidfd]
+            os.close(ward.pidfd)
+            ward.pidfd = None
+
+    def _watch(self, ward: _Ward) -> None:
+        pid = self.supervisor.pid(ward.stored.run)
+        opener = getattr(os, "pidfd_open", None)
+        if pid is None or opener is None or ward.pidfd is not None:
+            return
+        try:
+            descriptor: int = opener(pid)
+        except OSError:
+            return
+        ward.pidfd = descriptor
+        self.by_fd[descriptor] = ward
+        self.poll.register(descriptor, select.POLLIN)
+
+    def _look(self, ward: _Ward) -> None:
+        now = time.monotonic()
+        ward.due = now + _LOOK
+        try:
+            action = self.supervisor.step(ward.stored)
+        except DstackError as error:
+            # Said once a look, in the log: the run itself is not touched by our trouble.
+            print(f"{ward.stored.run.name}: {error.message}", file=sys.stderr, flush=True)
+            return
+        run = ward.stored.run
+        if not run.active:
+            self._drop(ward.stored.seq)
+            return
+        if isinstance(action, Wait):
+            ward.due = now + min(max(action.until - self.supervisor.clock(), 0.05), _LOOK)
+        elif run.status != "running":
+            ward.due = now + 0.5
+        number = len(run.attempts)
+        if number and number != ward.attempt:
+            self._unwatch(ward)
+            folder = self.supervisor.home.job(run.id, number)
+            ward.sampler = Sampler(folder / "log", folder / "log.idx")
+            ward.attempt = number
+        self._watch(ward)
+
+    def _wait(self) -> None:
+        now = time.monotonic()
+        soonest = min((ward.due for ward in self.wards.values()), default=now + _ROUND)
+        pause = min(max(soonest - now, 0.0), _ROUND)
+        for descriptor, _ in self.poll.poll(int(pause * 1000) + 1):
+            ward = self.by_fd.get(descriptor)
+            if ward is not None:
+                self._unwatch(ward)
+                ward.due = 0.0
+
+
+def _more_descriptors() -> None:
+    """Each run in our care costs one descriptor; the usual soft limit of 1,024 is not ours."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    want = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
+    if soft != resource.RLIM_INFINITY and soft < want:
+        os.environ.setdefault("DSTACK_SOFT_NOFILE", str(soft))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (want, hard))
+
+
+def main(make: Callable[[], Supervisor]) -> int:
+    """Run until nothing is active. Another one that runs already is no error."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    supervisor = make()
+    _more_descriptors()
+    while supervisor.leases.take(BACKGROUND):
+        loop = Background(supervisor)
+        signal.signal(signal.SIGTERM, lambda *_: setattr(loop, "ending", True))
+        loop.serve()
+        supervisor.leases.drop(BACKGROUND)
+        # Whoever came between our last look and this line found us there and started nobody.
+        if loop.ending or not supervisor.runs.count_active():
+            break
+        free = [s for s in supervisor.runs.active() if supervisor.leases.take(s.seq)]
+        for stored in free:
+            supervisor.leases.drop(stored.seq)
+        if not free:
+            break
+    return 0

@@ -1,0 +1,204 @@
+"""One step of looking after a run: derive the next action, do it, record what happened.
+
+Every effect may have been done before by somebody who died before the record, so each is safe to
+do again; every record is guarded by the run's version, so a loser loads the run and derives anew.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ..engines.base import Engine, StopReason
+from ..errors import CannotStart, DstackError, NoCapacity
+from ..paths import Home
+from ..run.events import Event, Started, StartFailed, StopRequested
+from ..run.model import Plan, Reason, Run
+from ..run.next import Action, Poll, Start, Stop, next_action
+from ..run.observation import Absent, Observation, Preparing, Running, event_of
+from ..snapshot import Snapshots
+from ..store.runs import Conflict, Runs, Stored
+from ..store.secrets import Vault
+from .lease import Leases
+
+# Seconds before an order to stop is given again to a job that has not ended.
+_REPEAT = 5.0
+
+
+class Supervisor:
+    """Looks after runs of one dstack folder."""
+
+    def __init__(
+        self,
+        home: Home,
+        runs: Runs,
+        leases: Leases,
+        vault: Vault,
+        engine_of: Callable[[Plan], Engine],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.home = home
+        self.runs = runs
+        self.leases = leases
+        self.vault = vault
+        self.engine_of = engine_of
+        self.clock = clock
+        self.snapshots = Snapshots(home)
+        self._told: dict[tuple[str, int, bool], float] = {}
+        self._pids: dict[str, int] = {}
+
+    # Looking
+
+    def pid(self, run: Run) -> int | None:
+        """The keeper's process id as it was last seen."""
+        return self._pids.get(run.id)
+
+    def _directory(self, run: Run, attempt: int) -> Path:
+        return self.home.job(run.id, attempt)
+
+    def _observe(self, run: Run, attempt: int) -> Observation:
+        directory = self._directory(run, attempt)
+        seen = self.engine_of(run.plan).poll([directory])[directory]
+        if isinstance(seen, Running | Preparing) and seen.pid is not None:
+            self._pids[run.id] = seen.pid
+        return seen
+
+    def _record(self, stored: Stored, event: Event) -> bool:
+        """Save the event; False when somebody else was faster, and `stored` is fresh again."""
+        try:
+            stored.run = self.runs.record(stored.run, event)
+        except Conflict:
+            self.reload(stored)
+            return False
+        return True
+
+    def reload(self, stored: Stored) -> Run:
+        """What is stored now. A run that was forgotten meanwhile stays as it was."""
+        found = self.runs.get(stored.run.id)
+        if found is not None:
+            stored.run = found.run
+        return stored.run
+
+    def look(self, stored: Stored) -> Run:
+        """Record what is plain to see, without the lease: it runs, it has ended, it is unknown."""
+        for _ in range(8):
+            run = stored.run
+            if not run.active or run.attempt is None or run.attempt.exit is not None:
+                break
+            seen = self._observe(run, run.attempt.number)
+            event = event_of(run, run.attempt.number, seen, self.clock(), held=False)
+            if event is None:
+                break
+            self._record(stored, event)
+        return stored.run
+
+    # Acting, with the lease
+
+    def step(self, stored: Stored) -> Action:
+        """Do all that can be done now; the action that is left: Wait, Poll, Stop, or None."""
+        # A run goes through a handful of states; the bound only keeps a fault from spinning.
+        for _ in range(50):
+            run = stored.run
+            action = next_action(run, self.clock())
+            if isinstance(action, Start):
+                self._start(stored, action.attempt)
+                continue
+            if isinstance(action, Stop):
+                self._stop(run, action)
+            elif not isinstance(action, Poll):
+                return action
+            seen = self._observe(run, action.attempt)
+            event = event_of(run, action.attempt, seen, self.clock(), held=True)
+            if event is not None:
+                self._record(stored, event)
+                continue
+            if isinstance(seen, Absent) and run.status != "stopping":
+                self._launch(run, action.attempt)
+            return action
+        return next_action(stored.run, self.clock())
+
+    def _launch(self, run: Run, attempt: int) -> None:
+        """Hand the job to its engine; doing it twice starts it once."""
+        folder = self.home.run(run.id)
+        if run.tree is not None:
+            self.snapshots.checkout(run.tree, folder / "code")
+        engine = self.engine_of(run.plan)
+        job = engine.plan(run, folder, attempt)
+        pid = engine.start(job, self._values(run, job.needs))
+        if pid is not None:
+            self._pids[run.id] = pid
+
+    def _start(self, stored: Stored, attempt: int) -> None:
+        run = stored.run
+        event: Event
+        try:
+            self._launch(run, attempt)
+            event = Started(self.clock(), attempt)
+        except DstackError as error:
+            if error.transient:
+                raise
+            reason: Reason = "no_capacity" if isinstance(error, NoCapacity) else "start_failed"
+            message = error.message + (f" ({error.hint})" if error.hint else "")
+            event = StartFailed(self.clock(), reason, message)
+        self._record(stored, event)
+
+    def _values(self, run: Run, needs: tuple[str, ...]) -> dict[str, str]:
+        """The values behind `secret:NAME` and `env:NAME`. Raises CannotStart for a missing one."""
+        if not needs:
+            return {}
+        names = [need.partition(":")[2] for need in needs if need.startswith("secret:")]
+        secrets = self.vault.get_many(names) if names else {}
+        taken = self.vault.open(run.sealed) if run.sealed else {}
+        values: dict[str, str] = {}
+        for need in needs:
+            kind, _, name = need.partition(":")
+            source = secrets if kind == "secret" else taken
+            if name not in source:
+                noun = "secret" if kind == "secret" else "environment variable"
+                message = f"the {noun} {name} is not there any more"
+                hint = f"dstack secrets set {name}" if kind == "secret" else None
+                raise CannotStart(message, hint=hint)
+            values[need] = source[name]
+        return values
+
+    def _stop(self, run: Run, action: Stop) -> None:
+        key = (run.id, action.attempt, action.kill)
+        now = time.monotonic()
+        if now < self._told.get(key, -_REPEAT) + _REPEAT:
+            return
+        self._told[key] = now
+        self.stop_job(run, action.attempt, kill=action.kill, overrun=action.overrun)
+
+    def stop_job(self, run: Run, attempt: int, *, kill: bool, overrun: bool = False) -> None:
+        """Tell the engine to end an attempt."""
+        directory = self._directory(run, attempt)
+        reason: StopReason = "max_duration" if overrun else "stopped"
+        self.engine_of(run.plan).stop(directory, kill=kill, reason=reason)
+
+    def request_stop(self, stored: Stored, *, kill: bool, code: int | None = None) -> Run:
+        """Record that the run shall end and tell its job. A run that has ended is no error.
+
+        Needs no lease: the order is safe to give twice, and only the lease's holder concludes
+        that there was nothing to stop.
+        """
+        for _ in range(20):
+            run = stored.run
+            if not run.active:
+                return run
+            if run.status == "stopping" and (run.stop_kill or not kill):
+                break
+            if self._record(stored, StopRequested(self.clock(), kill=kill, code=code)):
+                break
+        run = stored.run
+        if run.attempt is not None and run.attempt.exit is None:
+            self._told[(run.id, run.attempt.number, run.stop_kill)] = time.monotonic()
+            self.stop_job(run, run.attempt.number, kill=run.stop_kill)
+        return run
+
+    def remove(self, run: Run) -> None:
+        """Delete all that is left of a finished run, then forget it."""
+        engine = self.engine_of(run.plan)
+        engine.remove(self.home.run(run.id))
+        self.snapshots.release(run.id)
+        self.runs.forget(run)

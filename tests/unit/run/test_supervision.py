@@ -1,0 +1,297 @@
+"""Two supervisors, crashes between every effect and its record, and a user who stops and restarts:
+nothing is started twice, nothing is lost, nothing is left, and every run reaches an end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dstack.config.shapes import Retry
+from dstack.engines.base import Engine, Facts, Job
+from dstack.paths import Home
+from dstack.run.events import Restarted
+from dstack.run.model import Exit, Run
+from dstack.run.observation import (
+    Absent,
+    Exited,
+    Observation,
+    Preparing,
+    Running,
+    Unknown,
+)
+from dstack.store.memory import MemoryRuns
+from dstack.store.runs import Stored
+from dstack.supervise.step import Supervisor
+
+from .builders import run
+
+HOME = Home(Path("/nowhere"))
+
+
+class CrashError(Exception):
+    """A supervisor was killed with SIGKILL."""
+
+
+class World:
+    """What goes on outside every supervisor: jobs, a clock, who is killed when."""
+
+    def __init__(self, crashes: list[bool]) -> None:
+        self.now = 1000.0
+        self.crashes = crashes
+        self.jobs: dict[Path, str | Exit] = {}
+        self.starts: dict[Path, int] = {}
+        self.reachable = True
+        self.ends: list[Exit] = []
+
+    def point(self) -> None:
+        """Between two things a supervisor does: it may be killed here."""
+        if self.crashes and self.crashes.pop():
+            raise CrashError
+
+    def running(self) -> list[Path]:
+        return [path for path, state in self.jobs.items() if isinstance(state, str)]
+
+    def end(self, exit_: Exit) -> None:
+        """One job ends by itself."""
+        for path in self.running():
+            self.jobs[path] = exit_
+            return
+
+
+class FakeEngine:
+    """An engine whose jobs are entries of a dictionary; every effect can be cut short."""
+
+    name = "fake"
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def facts(self, *, pythons: bool = False, limits: bool = False) -> Facts:
+        del pythons, limits
+        return Facts(cpus=1, memory=1, disk=1)
+
+    def plan(self, run: Run, run_folder: Path, attempt: int) -> Job:
+        directory = str(run_folder / str(attempt))
+        return Job(name=f"{run.id}-{attempt}", directory=directory, script="")
+
+    def start(self, job: Job, values: Mapping[str, str]) -> int | None:
+        del values
+        self.world.point()
+        path = Path(job.directory)
+        if path not in self.world.jobs:
+            self.world.jobs[path] = "preparing"
+            self.world.starts[path] = self.world.starts.get(path, 0) + 1
+        self.world.point()
+        return None
+
+    def poll(self, directories: Sequence[Path]) -> Mapping[Path, Observation]:
+        return {path: self._see(path) for path in directories}
+
+    def _see(self, path: Path) -> Observation:
+        if not self.world.reachable:
+            return Unknown("no answer")
+        state = self.world.jobs.get(path)
+        if state is None:
+            return Absent()
+        if isinstance(state, Exit):
+            return Exited(state)
+        return Preparing("setup") if state == "preparing" else Running()
+
+    def stop(self, directory: Path, *, kill: bool, reason: str = "stopped") -> None:
+        del kill
+        self.world.point()
+        if isinstance(self.world.jobs.get(directory), str) and self.world.reachable:
+            code = 124 if reason == "max_duration" else 143
+            self.world.jobs[directory] = Exit(code=code, reason=cast(Any, reason))
+        self.world.point()
+
+    def remove(self, directory: Path) -> None:
+        self.world.jobs.pop(directory, None)
+
+
+class FakeLeases:
+    """A lock that its holder's death releases."""
+
+    def __init__(self, table: dict[int, int], me: int) -> None:
+        self.table = table
+        self.me = me
+
+    def take(self, seq: int) -> bool:
+        return self.table.setdefault(seq, self.me) == self.me
+
+    def drop(self, seq: int) -> None:
+        if self.table.get(seq) == self.me:
+            del self.table[seq]
+
+    def die(self) -> None:
+        for seq in [seq for seq, holder in self.table.items() if holder == self.me]:
+            del self.table[seq]
+
+
+class CrashingRuns(MemoryRuns):
+    """A store whose user may be killed just before or just after a save."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self.world = world
+
+    def record(self, run: Run, event: Any) -> Run:
+        self.world.point()
+        after = super().record(run, event)
+        self.world.point()
+        return after
+
+
+class Nothing:
+    """Stands where snapshots and secrets would be."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: None
+
+
+class Actor:
+    """One process that supervises, until it is killed; the next one takes its place."""
+
+    def __init__(self, world: World, runs: CrashingRuns, table: dict[int, int], me: int) -> None:
+        self.leases = FakeLeases(table, me)
+        self.world = world
+        self.runs = runs
+        self.fresh()
+
+    def fresh(self) -> None:
+        self.leases.die()
+        engine = cast(Engine, FakeEngine(self.world))
+        self.supervisor = Supervisor(
+            HOME,
+            cast(Any, self.runs),
+            cast(Any, self.leases),
+            cast(Any, Nothing()),
+            lambda _: engine,
+            lambda: self.world.now,
+        )
+        self.supervisor.snapshots = cast(Any, Nothing())
+
+    def step(self) -> None:
+        for stored in self.runs.active():
+            if self.leases.take(stored.seq):
+                current = self.runs.get(stored.run.id)
+                assert current is not None
+                self.supervisor.step(current)
+
+    def look(self) -> None:
+        for stored in self.runs.all():
+            self.supervisor.look(stored)
+
+    def stop(self, *, kill: bool) -> None:
+        for stored in self.runs.active():
+            self.supervisor.request_stop(stored, kill=kill)
+
+    def restart(self) -> None:
+        for stored in self.runs.all():
+            if not stored.run.active and self.leases.take(stored.seq):
+                self.runs.record(stored.run, Restarted(self.world.now))
+
+
+EXITS = (
+    Exit(code=0, reason="completed"),
+    Exit(code=1, reason="command_failed"),
+    Exit(code=137, reason="killed", signal=9),
+    Exit(code=124, reason="max_duration"),
+)
+
+
+def act(world: World, actor: Actor, name: str) -> None:
+    """One thing that happens."""
+    if name == "begin":
+        for path in world.running():
+            world.jobs[path] = "running"
+    elif name.startswith("end"):
+        world.end(EXITS[int(name[-1])])
+    elif name == "cut":
+        world.reachable = False
+    elif name == "mend":
+        world.reachable = True
+    elif name == "time":
+        world.now += 7
+    elif name == "clock back":
+        world.now -= 500
+    elif name == "kill":
+        actor.fresh()
+    elif name in ("stop", "abort"):
+        actor.stop(kill=name == "abort")
+    else:
+        getattr(actor, name)()
+
+
+ACTS = [
+    *("step", "step", "step", "look", "begin", "end 0", "end 1", "end 2", "end 3"),
+    *("cut", "mend", "time", "clock back", "kill", "stop", "abort", "restart"),
+]
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    acts=st.lists(st.tuples(st.sampled_from(ACTS), st.integers(0, 1)), max_size=40),
+    crashes=st.lists(st.booleans(), max_size=60),
+    retry=st.sampled_from(
+        [None, Retry(("error", "interruption"), 60), Retry(("no-capacity",), 60)]
+    ),
+)
+def test_nothing_bad_ever_happens(
+    acts: list[tuple[str, int]], crashes: list[bool], retry: Retry | None
+) -> None:
+    world = World(crashes)
+    runs = CrashingRuns(world)
+    table: dict[int, int] = {}
+    actors = [Actor(world, runs, table, me) for me in (0, 1)]
+    runs.add(run(retry), lambda _: None)
+    for name, who in acts:
+        before = [stored.run for stored in runs.all()]
+        try:
+            act(world, actors[who], name)
+        except CrashError:
+            actors[who].fresh()
+        check_always(world, runs, before)
+    # From here on nobody is killed: the run must reach its end, whatever happened before.
+    world.crashes = []
+    world.reachable = True
+    for _ in range(60):
+        actors[0].fresh()
+        actors[1].fresh()
+        actors[0].step()
+        world.end(EXITS[0])
+        world.now += 61
+        if not runs.active():
+            break
+    check_always(world, runs, [])
+    check_end(world, runs.all()[0])
+
+
+def check_always(world: World, runs: CrashingRuns, before: list[Run]) -> None:
+    """What holds at every moment."""
+    assert all(count == 1 for count in world.starts.values()), "started twice"
+    assert len(world.running()) <= 1, "two attempts at once"
+    for stored in runs.all():
+        assert (stored.run.finished_at is not None) == (not stored.run.active)
+        for old in before:
+            assert stored.run.version >= old.version
+            if not old.active and stored.run.version == old.version:
+                assert stored.run == old
+
+
+def check_end(world: World, stored: Stored) -> None:
+    """What holds when all is over."""
+    ended = stored.run
+    assert not ended.active, f"never ended: {ended.status}"
+    assert not world.running(), "a job is left"
+    recorded = {attempt.number: attempt.exit for attempt in ended.attempts}
+    for path, state in world.jobs.items():
+        assert recorded[int(path.name)] == state, "an attempt, or how it ended, was lost"
+    if ended.status == "done":
+        last = ended.attempts[-1].exit
+        assert last is not None
+        assert last.reason == "completed"
