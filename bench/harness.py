@@ -94,7 +94,7 @@ def timed(
         _, said = process.communicate()
         spent = time.perf_counter() - begin
     if code is not None and process.returncode != code:
-        raise SystemExit(f"{argv} exited with {process.returncode}: {said.decode()}")
+        raise RuntimeError(f"{argv} exited with {process.returncode}: {said.decode()}")
     return spent
 
 

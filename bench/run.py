@@ -11,6 +11,7 @@ import importlib
 import os
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,13 +33,19 @@ def main() -> int:
     if not binary.exists():
         parser.error(f"{binary} is not there: run `./test e2e` once, or set DSTACK_BIN")
     rows: list[Row] = []
+    broken = False
     with tempfile.TemporaryDirectory(prefix="dstack-bench-") as scratch:
         context = Context(binary, binary.with_name("python"), Path(scratch))
         for name in names:
             print(f"{name} ...", file=sys.stderr, flush=True)
-            rows += importlib.import_module(f"bench.{name}").measure(context)
+            try:
+                # What was measured before a failure stays in `rows`.
+                rows += importlib.import_module(f"bench.{name}").measure(context)
+            except Exception:
+                traceback.print_exc()
+                broken = True
     print(table(rows))
-    return 0 if all(row.reached for row in rows) else 1
+    return 0 if rows and not broken and all(row.reached for row in rows) else 1
 
 
 if __name__ == "__main__":

@@ -136,6 +136,6 @@ def main(argv: list[str] | None = None) -> int:
         return 141
     except OSError as error:
         return _disk(error)
-    except Exception as error:  # noqa: BLE001 - the last line of defence against tracebacks
+    except Exception as error:
         return _unexpected(error)
     return code

@@ -77,7 +77,9 @@ class Request:
         for name in PROFILES:
             path = self.root / name
             if path.is_file():
-                found = load_profiles(read_file(path, _shown(path)), _shown(path)).pick(self.args.profile)
+                found = load_profiles(read_file(path, _shown(path)), _shown(path)).pick(
+                    self.args.profile
+                )
                 return found[1] if found else None
         if self.args.profile is not None:
             message = f"there is no profile {self.args.profile}: {self.root} has no {PROFILES[0]}"

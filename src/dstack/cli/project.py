@@ -29,7 +29,9 @@ def find_project(given: str, cwd: Path) -> tuple[Path, str]:
         directory = directory.resolve(strict=True)
     except FileNotFoundError:
         message = f"there is no folder {given}"
-        raise UsageError(message, hint="`dstack run DIR` takes the folder the commands run in") from None
+        raise UsageError(
+            message, hint="`dstack run DIR` takes the folder the commands run in"
+        ) from None
     except (OSError, RuntimeError) as error:
         message = f"cannot open the folder {given}: {error}"
         raise UsageError(message) from None

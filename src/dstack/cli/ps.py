@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _watch(supervisor: Supervisor, args: argparse.Namespace) -> None:
-    """Print again whenever something has changed: in place on a terminal, else one after another."""
+    """Print again whenever something has changed, on a terminal in place."""
     terminal = sys.stdout.isatty()
     last = ""
     while True:
@@ -162,7 +162,6 @@ def _details(run: Run) -> str:
     for key, value in as_json(run).items():
         if value is None or value is False or value == [] or key in ("name", "status"):
             continue
-        if key == "ports":
-            value = _ports(run)
-        lines.append(f"  {key.replace('_', ' '):<14}{plain(str(value))}")
+        text = _ports(run) if key == "ports" else str(value)
+        lines.append(f"  {key.replace('_', ' '):<14}{plain(text)}")
     return "\n".join(lines)

@@ -36,7 +36,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("-y", "--yes", action="store_true", help="answer every question with yes")
     add("--dry-run", action="store_true", help="print what would be executed; start nothing")
     parser.usage = "dstack run DIR [options] [ARGS ...]"
-    parser.epilog = "What dstack does not know, or stands behind --, is ${{ run.args }} of the file."
+    parser.epilog = (
+        "What dstack does not know, or stands behind --, is ${{ run.args }} of the file."
+    )
 
 
 def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
@@ -93,8 +95,8 @@ def _submit(request: Request, supervisor: Supervisor, pending: Pending) -> Store
     """Everything up to a run that is kept and whose lease is ours. Raises DstackError."""
     from ..store.runs import NameTaken
     from ..text import say
-    from .progress import SendingBar
     from .prepare import taken_values
+    from .progress import SendingBar
 
     _check_build(request.args)
     plan, _ = request.plan(_fallback_name(supervisor))

@@ -24,7 +24,9 @@ def run(args: argparse.Namespace) -> int:
     from .stopping import wait_ended
 
     if args.all == bool(args.names):
-        message = "say which runs to stop, or -a for all" if not args.all else "NAME or -a, not both"
+        message = (
+            "say which runs to stop, or -a for all" if not args.all else "NAME or -a, not both"
+        )
         raise UsageError(message)
     supervisor = make_supervisor()
     runs = supervisor.runs

@@ -27,8 +27,10 @@ ANY_SCALAR: Schema = {"type": ["string", "number", "boolean"]}
 
 def pattern(expression: str, *, numbers: bool = True) -> Schema:
     """A schema for text: the pattern, or anything that holds `${{ }}`."""
-    kinds = ["string", "number"] if numbers else "string"
-    return {"type": kinds, "pattern": f"^(?:{expression})$|\\$\\{{\\{{"}
+    text = f"^(?:{expression})$|\\$\\{{\\{{"
+    if not numbers:
+        return {"type": "string", "pattern": text}
+    return {"type": ["string", "number"], "pattern": text, "minimum": 0}
 
 
 class Reader:
@@ -253,8 +255,8 @@ class RecordForm(Form):
         if not isinstance(node, MappingNode):
             return super().read(node, reader, where)
         read = read_properties(node, self.properties, reader, where)
-        check_names(node, self.properties, reader, where)
-        missing = check_required(node, self.properties, reader, where)
+        meant = check_names(node, self.properties, reader, where)
+        missing = check_required(node, self.properties, reader, where, meant)
         self.check(node, reader, where)
         return INVALID if missing else self.build(read)
 
@@ -297,21 +299,29 @@ def read_properties(
     return read
 
 
-def check_names(node: MappingNode, known: Iterable[str], reader: Reader, where: str) -> None:
-    """Report the properties that do not exist."""
+def check_names(node: MappingNode, known: Iterable[str], reader: Reader, where: str) -> set[str]:
+    """Report the properties that do not exist; returns those that were probably meant."""
     names = list(known)
+    meant: set[str] = set()
     for name, (key, _) in node.entries.items():
         if name not in names:
             guess = closest(name, names)
+            meant |= {guess} if guess else set()
             hint = f'did you mean "{guess}"?' if guess else "there are: " + ", ".join(names)
             path = f"{where}.{shown(name)[1:-1]}" if where else shown(name)[1:-1]
             reader.problem(key, path, "there is no such property", hint)
+    return meant
 
 
-def check_required(node: MappingNode, properties: Properties, reader: Reader, where: str) -> bool:
-    """Report the required properties that are missing; whether there are any."""
+def check_required(
+    node: MappingNode, properties: Properties, reader: Reader, where: str, meant: set[str]
+) -> bool:
+    """Report the required properties that are missing; whether there are any.
+
+    Those in `meant` were only misspelt, which is reported already.
+    """
     missing = [name for name, each in properties.items() if each.required and not node.get(name)]
-    for name in missing:
+    for name in (each for each in missing if each not in meant):
         path = f"{where}.{name}" if where else name
         reader.problem(node, path, "is required", f"add `{properties[name].example}`")
     return bool(missing)

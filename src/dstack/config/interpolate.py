@@ -127,7 +127,9 @@ class Values:
 
 def _meant(space: str, name: str) -> str:
     if space in ("secret", "run", "runs"):
-        known = {"secret": f"secrets.{name}"}.get(space, "run.args" if name.startswith("a") else "run.name")
+        known = {"secret": f"secrets.{name}"}.get(
+            space, "run.args" if name.startswith("a") else "run.name"
+        )
         return f'did you mean "{known}"?'
     return _EXISTING
 

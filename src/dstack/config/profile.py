@@ -65,10 +65,12 @@ def one_of(choices: tuple[str, ...]) -> ScalarForm:
 BOOL = ScalarForm("true or false", parse_bool, {"enum": [True, False, "true", "false"]})
 SIZES = ScalarForm("a size, such as 24GB, or a range", parse_range_of_sizes, pattern(_SIZES))
 SECONDS = ScalarForm("a duration, such as 3h", parse_seconds, pattern(_SECONDS))
-LABEL = ScalarForm("a name", parse_label, pattern("[A-Za-z0-9][A-Za-z0-9._-]{0,63}"))
+LABEL = ScalarForm("a name", parse_label, pattern("[A-Za-z0-9][A-Za-z0-9._-]{0,63}", numbers=False))
 
 GPU_COUNT = ScalarForm("a number of GPUs, or a range", parse_gpu_count, pattern(_COUNTS))
-GPU_NAME = ScalarForm("a GPU's name", parse_gpu_name, pattern("[A-Za-z][A-Za-z0-9 ._-]*"))
+GPU_NAME = ScalarForm(
+    "a GPU's name", parse_gpu_name, pattern("[A-Za-z][A-Za-z0-9 ._-]*", numbers=False)
+)
 GPU: dict[str, Property] = {
     "name": Property(GPU_NAME, "What the GPU is called.", example="name: A100"),
     "count": Property(GPU_COUNT, "How many, or a range.", default="1", example="count: 1..4"),

@@ -138,7 +138,7 @@ def parse_cpu(text: str) -> Range:
     values: list[float | None] = []
     for end in ends:
         value = number(end) if end else None
-        if end and (value is None or not 0 < value <= MAX_CPUS):
+        if (end or ".." not in text) and (value is None or not 0 < value <= MAX_CPUS):
             message = f"{shown(text)} is not a number of CPUs"
             raise BadValue(message, "write it as 4, 0.5, 2.. or 2..8")
         values.append(value)
@@ -151,7 +151,7 @@ def parse_gpu_count(text: str) -> Range:
     values: list[float | None] = []
     for end in ends:
         value = whole(end) if end else None
-        if end and (value is None or value > MAX_GPUS):
+        if (end or ".." not in text) and (value is None or value > MAX_GPUS):
             message = f"{shown(text)} is not a number of GPUs"
             raise BadValue(message, "write it as 1, 2.. or 2..4")
         values.append(value)

@@ -76,7 +76,10 @@ class PortsForm(ListForm):
     def __init__(self) -> None:
         text = r"(?:\*:|[0-9]{1,5}:)?[0-9]{1,5}"
         schema: Schema = {
-            "anyOf": [{"type": "integer", "minimum": 1, "maximum": 65535}, pattern(text)]
+            "anyOf": [
+                {"type": "integer", "minimum": 1, "maximum": 65535},
+                pattern(text, numbers=False),
+            ]
         }
         super().__init__(ScalarForm("a port", parse_port, schema), "a list of ports")
 
@@ -119,7 +122,7 @@ class EnvItemForm(ScalarForm):
                 raise BadValue(message)
             parse_env_name(name)
         except BadValue as error:
-            return reader.problem(node, where, str(error), error.hint or _hint(node.text))
+            return reader.problem(node, where, str(error), _hint(node.text) or error.hint)
         replaced = reader.pieces(node, where, secrets=True)
         if replaced is None:
             return INVALID
@@ -200,7 +203,7 @@ TASK: dict[str, Property] = {
         required=True,
     ),
     "name": Property(
-        ScalarForm("a name", parse_name, pattern("[a-z][a-z0-9-]{0,40}")),
+        ScalarForm("a name", parse_name, pattern("[a-z][a-z0-9-]{0,40}", numbers=False)),
         "The run's name.",
         default="two random words",
         example="name: train",
@@ -307,21 +310,21 @@ def read_task(root: Node, reader: Reader, name: str | None, fallback: str) -> Ta
         reader.values.name = read["name"]
     rest = {each: TASK[each] for each in TASK if each != "name"}
     read |= read_properties(root, rest, reader, "")
-    check_names(root, TASK, reader, "")
-    check_required(root, TASK, reader, "")
+    meant = check_names(root, TASK, reader, "")
+    check_required(root, TASK, reader, "", meant)
     check_settings(root, reader, "")
-    _check_together(root, reader)
+    _check_together(root, reader, meant)
     return _build(read)
 
 
-def _check_together(root: Mapping, reader: Reader) -> None:
+def _check_together(root: Mapping, reader: Reader, meant: set[str]) -> None:
     entries = root.entries
     if "image" in entries and "python" in entries:
         later = max("image", "python", key=lambda each: entries[each][0].line)
         other = "image" if later == "python" else "python"
         text = f"cannot be used together with {other}"
         reader.problem(entries[later][0], later, text, "the image brings its own Python")
-    if "image" in entries:
+    if "image" in entries or meant & {"image", "commands"}:
         return
     commands = root.get("commands")
     if commands is None:

@@ -49,9 +49,7 @@ class Unknown(msgspec.Struct, frozen=True):
 Observation = Waiting | Absent | Preparing | Running | Exited | Unknown
 
 
-def event_of(
-    run: Run, attempt: int, seen: Observation, now: float, *, held: bool
-) -> Event | None:
+def event_of(run: Run, attempt: int, seen: Observation, now: float, *, held: bool) -> Event | None:
     """The event that `seen` means for attempt number `attempt`; None when it is nothing new.
 
     `held`: the caller holds the run's lease, so that no start can be under way elsewhere.

@@ -141,22 +141,20 @@ class Snapshots:
             return
         self._store.open()
         aside = target.with_name(f"{target.name}.tmp-{os.getpid()}")
-        remove_folder_if_there(aside)
-        index = aside.with_name(f"{aside.name}.index")
         try:
             aside.mkdir(parents=True)
             if tree != EMPTY_TREE:
+                index = aside.with_name(f"{aside.name}.index")
                 self._store.git("read-tree", "-u", "--reset", tree, top=aside, index=index)
             aside.rename(target)
         except OSError as error:
-            if target.exists():
-                return
-            raise self._store.unusable(error) from None
+            if not target.exists():
+                raise self._store.unusable(error) from None
         except GitFailed as error:
-            raise _damaged(tree, error) from None
+            if not target.exists():
+                raise _damaged(tree, error) from None
         finally:
-            index.unlink(missing_ok=True)
-            remove_folder_if_there(aside)
+            _clear(target)
 
     def keep(self, run_id: str, tree: str) -> None:
         """The run needs the tree: `prune` leaves it until `release`."""
@@ -172,10 +170,14 @@ class Snapshots:
         self._store.close()
 
 
-def remove_folder_if_there(folder: Path) -> None:
-    """Delete a folder of ours without importing anything when there is none."""
-    if folder.exists():
-        remove_folder(folder)
+def _clear(target: Path) -> None:
+    """Delete what this checkout and killed ones before it left beside the target."""
+    names = os.listdir(target.parent) if target.parent.exists() else []
+    for left in (target.with_name(n) for n in names if n.startswith(f"{target.name}.tmp-")):
+        if left.is_dir():
+            remove_folder(left)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def _damaged(tree: str, error: GitFailed) -> StoreError:

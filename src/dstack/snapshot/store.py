@@ -23,6 +23,7 @@ from ..errors import DstackError, StoreBusy, StoreError
 
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"  # built into git
 _PRUNE_WAIT = 10.0  # seconds
+_GIT_FULL = b"Out of diskspace"  # what git's csum-file.c says of ENOSPC
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 # core.fsync=none: after a power cut a damaged object is noticed and sent again, while fsync of
@@ -164,6 +165,19 @@ class ObjectStore:
             if not (self.git_dir / "HEAD").exists():  # else another command was first
                 raise
 
+    def sweep(self) -> None:
+        """Delete what killed or failed git commands left half-written, unless one may be running."""
+        if self._lock is None:
+            return
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return
+        objects = self.git_dir / "objects"
+        for left in (*objects.glob("pack/tmp_*"), *objects.glob("??/tmp_obj_*")):
+            left.unlink(missing_ok=True)
+        fcntl.flock(self._lock, fcntl.LOCK_SH)
+
     def set_ref(self, name: str, tree: str) -> None:
         """Write `refs/NAME`: the tree is needed."""
         ref = self.git_dir / "refs" / name
@@ -198,18 +212,32 @@ class ObjectStore:
         `hold`: lock descriptors that the command inherits, so that a lock lasts as long as the
         last process that works under it, even when dstack is killed meanwhile.
         """
-        process = start(
-            arguments, cwd or top, self.environ(top, index), hold=hold, stdin=subprocess.PIPE
-        )
+        process = self.start(arguments, cwd or top, top, index, hold=hold, stdin=subprocess.PIPE)
         output, complaint = process.communicate(stdin)
         return self.checked(arguments[0], process.returncode, output, complaint)
+
+    def start(
+        self,
+        arguments: Iterable[str],
+        cwd: Path,
+        top: Path,
+        index: Path,
+        *,
+        hold: Iterable[int] = (),
+        stdin: int,
+    ) -> subprocess.Popen[bytes]:
+        """Start a git command that may write to the store: `prune` waits for it as well."""
+        held = (*hold, self._lock) if self._lock is not None else tuple(hold)
+        return start(arguments, cwd, self.environ(top, index), hold=held, stdin=stdin)
 
     def checked(self, command: str, code: int, output: bytes, complaint: bytes) -> bytes:
         """The output of a git command that has ended well; raises GitFailed or StoreError."""
         if code == 0:
             return output
+        complaint = complaint.replace(_GIT_FULL, os.strerror(errno.ENOSPC).encode())
         for number in _DISK:
             if os.strerror(number).encode() in complaint:
+                self.sweep()
                 raise self.unusable(OSError(number, os.strerror(number)))
         raise GitFailed(command, code, complaint)
 

@@ -11,7 +11,7 @@ from ..errors import DstackError
 from ..text import size
 from .listing import Listing, Question
 from .project import Project, State
-from .store import EMPTY_TREE, start
+from .store import EMPTY_TREE
 
 _MARK = b".dstack-nested"  # makes git look into a nested repository; gone when the update is done
 _EMPTY_BLOB = b"e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
@@ -172,10 +172,11 @@ class Update:
         except OSError as error:
             raise project.store.unusable(error) from None
         try:
-            return start(
+            return project.store.start(
                 (*options, "update-index", "--add", "--remove", "--replace", "-z", "--stdin"),
                 project.folder,
-                project.store.environ(project.top, project.index),
+                project.top,
+                project.index,
                 hold=(self._lock,),
                 stdin=source,
             )

@@ -94,4 +94,6 @@ class MemoryRuns:
 
     def names(self, prefix: str) -> list[str]:
         """See Runs.names."""
-        return sorted({run.name for run in self._runs.values() if run.name.startswith(prefix)})[:500]
+        return sorted({run.name for run in self._runs.values() if run.name.startswith(prefix)})[
+            :500
+        ]

@@ -43,7 +43,7 @@ class Output(Protocol):
         ...
 
 
-class Detached(Exception):  # noqa: N818 - not an error: how watching can end
+class Detached(Exception):
     """The watcher leaves; the run goes on."""
 
 

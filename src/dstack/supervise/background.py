@@ -73,6 +73,10 @@ class Background:
                     ward.sampler.sample(self.supervisor.clock())
             self._wait()
 
+    def end(self, *_: object) -> None:
+        """End the loop; the runs go on, and whoever looks next finds them."""
+        self.ending = True
+
     def _find(self) -> int:
         """Take what nobody watches; the number of active runs."""
         found = self.supervisor.runs.active()
@@ -167,7 +171,7 @@ def main(make: Callable[[], Supervisor]) -> int:
     _more_descriptors()
     while supervisor.leases.take(BACKGROUND):
         loop = Background(supervisor)
-        signal.signal(signal.SIGTERM, lambda *_: setattr(loop, "ending", True))
+        signal.signal(signal.SIGTERM, loop.end)
         loop.serve()
         supervisor.leases.drop(BACKGROUND)
         # Whoever came between our last look and this line found us there and started nobody.

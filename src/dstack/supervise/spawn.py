@@ -15,9 +15,7 @@ def ensure_background(home: Home, leases: Leases) -> None:
     if not leases.take(BACKGROUND):
         return
     leases.drop(BACKGROUND)
-    log = os.open(
-        home.supervisor_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
-    )
+    log = os.open(home.supervisor_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
         subprocess.Popen(
             [sys.executable, "-m", "dstack.supervise"],

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -296,6 +298,14 @@ def open_files() -> set[str]:
     return found
 
 
+def ended(client: socket.socket) -> bool:
+    """Closed, or reset where it had not been accepted yet."""
+    try:
+        return client.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
 def test_nothing_is_left_behind() -> None:
     before, threads = open_files(), threading.active_count()
     app = App(echo_at_end)
@@ -308,7 +318,7 @@ def test_nothing_is_left_behind() -> None:
     forwarder.close()
     forwarder.close()
     with client:
-        assert client.recv(1) == b""
+        assert ended(client)
     app.close()
     assert threading.active_count() == threads
     assert open_files() == before
@@ -333,3 +343,36 @@ def test_waiting_costs_nothing(closing: Closing) -> None:
         begun = time.process_time()
         time.sleep(0.5)  # what is measured is this silence itself
         assert time.process_time() - begun < 0.25
+
+
+FEW_FILES = """
+import resource, socket, sys
+from dstack.ports.forward import Forwarder
+local = int(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 256))
+with Forwarder([(int(sys.argv[2]), local)]):
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_more_connections_than_files(closing: Closing) -> None:
+    def echo(connection: socket.socket) -> None:
+        connection.sendall(connection.recv(100))
+
+    app = App(echo)
+    closing(app)
+    local = free_port()
+    command = [sys.executable, "-c", FEW_FILES, str(local), str(app.port)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        # 150 connections need 300 files: the last ones are served when the first have ended.
+        clients = [connect(local) for _ in range(150)]
+        for client in clients:
+            client.sendall(b"x")
+        for client in clients:
+            with client:
+                assert read_all(client) == b"x"
+        process.communicate()
+    assert process.returncode == 0

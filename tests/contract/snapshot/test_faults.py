@@ -167,8 +167,8 @@ def test_a_full_disk_is_an_error_and_the_next_one_works(lab: Lab, tmp_path: Path
     options = ["-t", "tmpfs", "-o", "size=2m", "tmpfs", str(mount)]
     if subprocess.run(["mount", *options], capture_output=True, check=False).returncode:
         pytest.skip("needs the right to mount a tmpfs")
+    snapshots = Snapshots(Home(mount / "home"))
     try:
-        snapshots = Snapshots(Home(mount / "home"))
         (mount / "home").mkdir()
         lab.write("large", os.urandom(4_000_000))
         with pytest.raises(StoreError, match="No space left on device") as caught:
@@ -192,12 +192,13 @@ def test_a_full_disk_is_an_error_and_the_next_one_works(lab: Lab, tmp_path: Path
                 file.write(b"x" * 4096)
         with pytest.raises(StoreError, match="No space left on device"):
             snapshots.checkout(tree, mount / "code")
+        assert sorted(os.listdir(mount)) == ["filler", "home"]
         assert not (mount / "code").exists()
         filler.unlink()
         snapshots.checkout(tree, mount / "code")
         assert contents(mount / "code") == contents(lab.project)
-        snapshots.close()
     finally:
+        snapshots.close()
         subprocess.run(["umount", str(mount)], check=True)
 
 

@@ -12,7 +12,21 @@ from dstack.output.secrets import needles
 # Few letters, so that values overlap, repeat and begin like each other.
 LETTERS = st.text("ab\nc", max_size=6)
 PIECES = st.sampled_from(
-    ["http", "s", "://", "localhost", "0.0.0.0", "[::1]", ":", "8000", "80", "1", "\x1b[1m", "h", "/"]
+    [
+        "http",
+        "s",
+        "://",
+        "localhost",
+        "0.0.0.0",
+        "[::1]",
+        ":",
+        "8000",
+        "80",
+        "1",
+        "\x1b[1m",
+        "h",
+        "/",
+    ]
 )
 
 
@@ -86,7 +100,11 @@ def test_nothing_to_do_needs_no_filter() -> None:
         (["aa"], b"aaaa", b"***"),
         (["\u00e4\u00f6"], "\u00e4\u00f6".encode(), b"***"),
         (["token\n"], b"token", b"***"),
-        (["one line\nabc\n}\nlast line"], b"  one line\r\nabc\n}\nlast line", b"  ***\r\nabc\n}\n***"),
+        (
+            ["one line\nabc\n}\nlast line"],
+            b"  one line\r\nabc\n}\nlast line",
+            b"  ***\r\nabc\n}\n***",
+        ),
         (["key"], b"\x1b[31mkey\x1b[0m", b"\x1b[31m***\x1b[0m"),
         (["abcdef"], b"ends in abc", b"ends in abc"),
     ],

@@ -45,15 +45,14 @@ def test_what_is_not_in_the_table_is_illegal_and_changes_nothing(
     status: Status, event: Event
 ) -> None:
     before = run_in(status)
+    if isinstance(event, Started):
+        event = Started(1010, len(before.attempts) + 1)
     copy = msgspec.json.decode(msgspec.json.encode(before), type=Run)
-    try:
-        after = apply(before, event)
-    except IllegalEvent as error:
-        assert before.name in error.message
-        assert status in error.message
+    if (status, type(event)) in TABLE:
+        assert apply(before, event).version == before.version + 1
     else:
-        assert (status, type(event)) in TABLE
-        assert after.version == before.version + 1
+        with pytest.raises(IllegalEvent, match=f"{before.name} .* is {status}"):
+            apply(before, event)
     assert before == copy
 
 
@@ -153,7 +152,7 @@ def test_a_failure_is_tried_again_where_retry_says_so() -> None:
 )
 def test_only_the_named_events_are_tried_again(reason: Reason, event: str) -> None:
     for named in ("no-capacity", "interruption", "error"):
-        retry = Retry(on_events=(named,), duration=3600)  # type: ignore[arg-type]
+        retry = Retry(on_events=(named,), duration=3600)
         begun = apply(run(retry), Started(1001, 1))
         after = apply(begun, Ended(1002, Exit(code=1, reason=reason)))
         assert after.status == ("submitted" if named == event else "failed")

@@ -1,0 +1,156 @@
+"""Choosing local ports on a machine where some are taken."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from dstack.config.shapes import Port
+from dstack.errors import CannotStart
+from dstack.ports.check import choose, guarded, why_taken
+from dstack.ports.listening import describe, listeners, owned_by_run, owners
+
+
+def a_free_pair() -> tuple[int, int]:
+    """Two ports in a row that are free, with one more behind them."""
+    for first in range(20_000, 32_000, 7):
+        if not any(why_taken(port) for port in range(first, first + 4)):
+            return first, first + 1
+    pytest.fail("no free ports")
+
+
+Listen = Callable[[str, int], int]
+
+
+@pytest.fixture
+def listen() -> Iterator[Listen]:
+    """Listen on a host and port (0: any); gives the port."""
+    sockets: list[socket.socket] = []
+
+    def begin(host: str, port: int = 0) -> int:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        server = socket.create_server((host, port), family=family)
+        sockets.append(server)
+        return int(server.getsockname()[1])
+
+    yield begin
+    for server in sockets:
+        server.close()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::1", "::"])  # noqa: S104
+def test_any_listener_counts(listen: Listen, host: str) -> None:
+    port = listen(host, 0)
+    why = why_taken(port)
+    assert why is not None
+    assert f"process {os.getpid()}" in why
+    with pytest.raises(CannotStart, match=f"local port {port} is taken by .*process"):
+        choose([Port(8000, port)])
+
+
+def test_a_closed_connection_does_not_count() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            connection, _ = server.accept()
+            connection.close()  # this side now waits out the connection's end
+            assert client.recv(1) == b""
+    assert why_taken(port) is None
+
+
+def test_looking_leaves_no_socket() -> None:
+    first, _ = a_free_pair()
+    before = os.listdir("/proc/self/fd")
+    assert why_taken(first) is None
+    assert why_taken(first) is None
+    assert os.listdir("/proc/self/fd") == before
+    assert not any(found.port == first for found in listeners())
+
+
+def test_the_same_port_and_another() -> None:
+    first, second = a_free_pair()
+    assert choose([Port(first, first)]) == ((first, first),)
+    assert choose([Port(first, second)]) == ((first, second),)
+
+
+def test_a_runs_own_port_must_be_free_where_it_is_shared(listen: Listen) -> None:
+    first, second = a_free_pair()
+    listen("127.0.0.1", first)
+    with pytest.raises(CannotStart, match=f"port {first} of the run is taken"):
+        choose([Port(first, second)])
+    assert choose([Port(first, second)], shared=False) == ((first, second),)
+
+
+def test_ports_of_other_runs() -> None:
+    first, second = a_free_pair()
+    with pytest.raises(CannotStart, match="promised to another active run"):
+        choose([Port(first, first)], {first})
+    with pytest.raises(CannotStart, match=f"port {first} of the run is promised"):
+        choose([Port(first, second)], {first})
+    assert choose([Port(first, None)], {first}) == ((first, second),)
+
+
+def test_a_star_is_the_first_free_one(listen: Listen) -> None:
+    first, second = a_free_pair()
+    assert choose([Port(first, None)]) == ((first, first),)
+    listen("127.0.0.1", first)
+    ports = [Port(first, None)]
+    chosen = choose(ports)
+    assert chosen == ((first, second),)
+    assert guarded(ports, chosen) == {first}
+
+
+def test_stars_differ_and_keep_away_from_other_ports() -> None:
+    first, second = a_free_pair()
+    both = (Port(first, None), Port(second, None))
+    assert choose(both) == ((first, first), (second, second))
+    assert guarded(both, choose(both)) == frozenset()
+    # The second `*` must not take what the first one got, nor a port that is asked for by name.
+    chosen = choose([Port(first, None), Port(second, first)], shared=False)
+    assert chosen == ((first, second), (second, first))
+
+
+def test_what_is_remapped_by_name_is_not_guarded() -> None:
+    first, second = a_free_pair()
+    ports = [Port(first, second)]
+    assert guarded(ports, choose(ports)) == frozenset()
+
+
+def test_no_port_left() -> None:
+    with pytest.raises(CannotStart, match="no local port from 65535 up is free"):
+        choose([Port(65535, None)], {65535})
+
+
+def test_who_listens(listen: Listen) -> None:
+    port = listen("127.0.0.1", 0)
+    assert owners(port) == [os.getpid()]
+    assert f"(process {os.getpid()})" in (describe(port) or "")
+    assert not owned_by_run(port, "some-run")
+    first, _ = a_free_pair()
+    assert describe(first) is None
+
+
+SERVER = """
+import socket, sys
+server = socket.create_server(("127.0.0.1", 0))
+print(server.getsockname()[1], flush=True)
+sys.stdin.read()
+"""
+
+
+def test_which_run_listens() -> None:
+    environment = {**os.environ, "DSTACK_RUN_ID": "abc123"}
+    command = [sys.executable, "-c", SERVER]
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        assert owned_by_run(port, "abc123")
+        assert not owned_by_run(port, "abc12")
+        process.communicate()
