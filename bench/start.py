@@ -31,7 +31,8 @@ for i in range(10_000):
     plan = Plan(name=f"old-{i}", project="/p", workdir=".", file=".dstack.yml", backend="local",
                 engine="process", commands=("python train.py",) * 3)
     runs.add(Run(id=f"{i:026d}", name=f"old-{i}", plan=plan, status="done", submitted_at=1e9 + i,
-                 started_at=1e9 + i, finished_at=1e9 + i + 1, reason="completed", exit_code=0), lambda seq: None)
+                 started_at=1e9 + i, finished_at=1e9 + i + 1, reason="completed", exit_code=0),
+             lambda seq: None)
 """
 
 

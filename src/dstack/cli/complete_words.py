@@ -90,4 +90,8 @@ def _profiles(_prefix: str) -> list[str]:
 
 
 def _backends(_prefix: str) -> list[str]:
-    return ["local"]
+    from ..config.backends import load_backends
+
+    config = _home() / "config.yml"
+    source = config.read_bytes() if config.exists() else None
+    return [backend.name for backend in load_backends(source, str(config))]

@@ -48,8 +48,8 @@ commands:
 
 # What the run needs, and how long it may take.
 # resources:
-#   cpu: 2..
-#   memory: 4GB..
+#   cpu: 2..8
+#   memory: 4GB
 # max_duration: 3h
 """
 

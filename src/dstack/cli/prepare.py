@@ -20,7 +20,7 @@ from ..run.model import Plan
 from ..run.plan import Offer, Place, make_plan
 from ..store.secrets import Vault
 from .options import env_of, ports_of, settings_of
-from .project import PROFILES
+from .project import PROFILES, cache_key
 
 # What a run gets of the submitting shell; docs/guide/environment.md lists them.
 _BASE = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR")
@@ -96,7 +96,7 @@ class Request:
             project=str(self.root),
             workdir=self.workdir,
             file=self._relative_file(),
-            cache_key=self._cache_key(),
+            cache_key=cache_key(self.root, self._relative_file()),
             base_env=base_env(),
         )
         python = ("", None) if task.image is not None else _python(engine, task.python)
@@ -125,12 +125,6 @@ class Request:
             return str(self.file.relative_to(self.root))
         except ValueError:
             return str(self.file)
-
-    def _cache_key(self) -> str:
-        import hashlib
-
-        text = f"{self.root}\0{self._relative_file()}"
-        return hashlib.sha256(os.fsencode(text)).hexdigest()[:16]
 
 
 def sensitive(plan: Plan) -> tuple[list[str], list[str]]:
@@ -180,7 +174,7 @@ def _with(file: tuple[Port, ...], line: tuple[Port, ...]) -> tuple[Port, ...]:
 
 def _offer(name: str, engine: Engine, settings: Settings) -> Offer:
     asked = settings.resources
-    facts = engine.facts(limits=asked.cpu is not None or asked.memory is not None)
+    facts = engine.facts(limits=any((asked.cpu, asked.memory, asked.gpu)))
     return Offer(
         backend=name,
         engine=engine.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from ..errors import UsageError
@@ -45,3 +46,10 @@ def find_project(given: str, cwd: Path) -> tuple[Path, str]:
         raise UsageError(message, hint=f"go there first: cd {given} && dstack run .")
     root = find_root(directory) or directory
     return root, str(directory.relative_to(root))
+
+
+def cache_key(project: Path, file: str) -> str:
+    """What the caches of a task file lie under; `file` as in Plan."""
+    import hashlib
+
+    return hashlib.sha256(os.fsencode(f"{project}\0{file}")).hexdigest()[:16]

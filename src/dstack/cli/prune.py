@@ -9,7 +9,7 @@ from pathlib import Path
 from .. import text
 from ..errors import StoreError
 from ..paths import Home, find_home
-from .project import find_project
+from .project import cache_key, find_project
 
 HELP = "delete what is not needed any more"
 _KINDS = ("cache", "builds", "code")
@@ -82,13 +82,6 @@ def caches(folder: Path) -> set[str]:
         return set()
     except OSError as error:
         raise StoreError(f"cannot read {folder}: {error.strerror}") from None
-
-
-def cache_key(project: Path, file: str) -> str:
-    """What the caches of a task file lie under; `file` as in Plan."""
-    import hashlib
-
-    return hashlib.sha256(os.fsencode(f"{project}\0{file}")).hexdigest()[:16]
 
 
 def keys_of_files(project: Path) -> set[str]:

@@ -13,13 +13,14 @@ from ..errors import Problem
 from .interpolate import BadExpression, Expression, Raw, Values, parts_of, split
 from .quantities import BadValue, shown
 from .shapes import Secret, Text
-from .source import Broken, Document, Node, Scalar, Sequence, place
+from .source import Broken, Document, Node, Scalar, Sequence
 from .source import Mapping as MappingNode
 
 # What a form reads: its own type, which the builders of the shapes know, or INVALID.
 Value: TypeAlias = Any
 INVALID: Value = object()
 Schema = dict[str, Any]
+MAX_GUESSES = 50
 
 # In JSON a scalar that YAML reads as a number or a truth value is no string; the text counts.
 ANY_SCALAR: Schema = {"type": ["string", "number", "boolean"]}
@@ -43,6 +44,7 @@ class Reader:
         self.document = document
         self.values = values
         self.problems = document.problems
+        self.guesses = 0
 
     def problem(self, at: Node, where: str, text: str, hint: str | None = None) -> Value:
         """Add a problem; returns INVALID."""
@@ -56,6 +58,7 @@ class Reader:
             return [Raw(node.text)]
         done: list[Raw | Text | Secret] = []
         wrong = False
+        places: list[Node] = []
         for piece in split(node.text):
             if not isinstance(piece, Expression):
                 done.append(piece)
@@ -64,7 +67,8 @@ class Reader:
                 done.append(self.values.replace(piece, secrets))
             except BadExpression as error:
                 wrong = True
-                at = self._place(node, error.index)
+                places = places or self._places(node)
+                at = places[error.index] if error.index < len(places) else node
                 self.problem(at, where, str(error), error.hint)
         return None if wrong else done
 
@@ -79,17 +83,19 @@ class Reader:
         """Whether a value cannot be judged because the command line is not known."""
         return self.values is not None and self.values.args is None and "run.args" in node.text
 
-    def _place(self, node: Scalar, index: int) -> Node:
-        # Escapes apart, a `${{` in a value is a `${{` in the file, in the same order.
-        start = node.start - 1
-        for _ in range(index + 1):
-            start = self.document.text.find("${{", start + 1, node.end)
-            if start < 0:
-                return node
-        line, column = place(self.document.text[node.start : start + 1], start - node.start)
-        if line == 1:
-            column = start - self.document.text.rfind("\n", 0, start)
-        return Node(node.origin + line - 1, column)
+    def _places(self, node: Scalar) -> list[Node]:
+        """Where each `${{` of a value stands in the file.
+
+        Escapes apart, a `${{` in a value is a `${{` in the file, in the same order.
+        """
+        text, places = self.document.text, []
+        line, before = node.origin, node.start
+        found = text.find("${{", node.start, node.end)
+        while found >= 0:
+            line += text.count("\n", before, found)
+            places.append(Node(line, found - text.rfind("\n", 0, found)))
+            before, found = found, text.find("${{", found + 1, node.end)
+        return places
 
 
 class Form:
@@ -305,7 +311,9 @@ def check_names(node: MappingNode, known: Iterable[str], reader: Reader, where: 
     meant: set[str] = set()
     for name, (key, _) in node.entries.items():
         if name not in names:
-            guess = closest(name, names)
+            # Guessing costs a millisecond or so, and nobody misspells more than a few names.
+            guess = closest(name, names) if reader.guesses < MAX_GUESSES else None
+            reader.guesses += 1
             meant |= {guess} if guess else set()
             hint = f'did you mean "{guess}"?' if guess else "there are: " + ", ".join(names)
             path = f"{where}.{shown(name)[1:-1]}" if where else shown(name)[1:-1]

@@ -1,8 +1,8 @@
 """YAML text -> a tree that knows the line and column of every value.
 
 Scalars keep the text that was written: `3.10` is "3.10" and `true` is "true". The tree is built
-from the parser's events one after the other, so that neither depth nor aliases can exhaust memory
-or the stack: an alias shares what it names.
+from the parser's events one after the other, so that depth cannot exhaust the stack; an alias
+shares what it names, and how much aliases may stand for is limited.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ Event: TypeAlias = Any  # yaml.Event; yaml itself is imported when there is a fi
 
 MAX_BYTES = 1_048_576
 MAX_DEPTH = 50
-# How many entries `<<` may copy in one file, so that a small file cannot cost minutes.
-MAX_MERGED = 20_000
+# How many values aliases and `<<` may copy in one file, so that a small file cannot cost minutes.
+MAX_COPIED = 50_000
 
 
 class Node:
@@ -148,10 +148,11 @@ def _decode(source: bytes, filename: str) -> str:
 class _Open:
     """A list or mapping that is being read."""
 
-    __slots__ = ("anchor", "key", "merges", "node")
+    __slots__ = ("anchor", "before", "key", "merges", "node")
 
-    def __init__(self, node: Sequence | Mapping, anchor: str | None) -> None:
+    def __init__(self, node: Sequence | Mapping, anchor: str | None, before: int) -> None:
         self.node = node
+        self.before = before  # how many values there were before it
         self.anchor = anchor
         self.key: Scalar | Broken | None = None
         self.merges: list[tuple[Scalar, Node]] = []
@@ -168,7 +169,9 @@ class _Builder:
         self._stack: list[_Open] = []
         self._anchors: dict[str, Node | None] = {}  # None: its end is not reached yet
         self._documents = 0
-        self._merged = 0
+        self._sizes: dict[str, int] = {}  # how many values an anchor names
+        self._values = 0
+        self._copied = 0
 
     def take(self, event: Event) -> None:
         kind = type(event).__name__
@@ -216,6 +219,7 @@ class _Builder:
                 hint = f'to write the text itself, quote it: "*{name}"'
                 self._problem(line, column, f"`*{name}` names nothing before it", hint)
             return Broken(line, column)
+        self._copy(self._sizes[name], line, column)
         # What it names is shared; only the position is the alias's own.
         if isinstance(node, Scalar):
             return Scalar(line, column, node.text, node.plain, node.start, node.end, node.origin)
@@ -233,18 +237,28 @@ class _Builder:
         if anchor is not None:
             self._anchors[anchor] = None
         node = Mapping(line, column, {}) if mapping else Sequence(line, column, [])
-        self._stack.append(_Open(node, anchor))
+        self._stack.append(_Open(node, anchor, self._values))
 
     def _close(self) -> None:
         opened = self._stack.pop()
         if isinstance(opened.node, Mapping):
             for key, value in opened.merges:
                 self._merge(opened.node, key, value)
-        self._add(opened.node, opened.anchor)
+        self._add(opened.node, opened.anchor, opened.before)
 
-    def _add(self, node: Node, anchor: str | None) -> None:
+    def _copy(self, count: int, line: int, column: int) -> None:
+        self._values += count
+        self._copied += count
+        if self._copied > MAX_COPIED:
+            message = f"aliases and `<<` copy more than {MAX_COPIED} values"
+            self._problem(line, column, message)
+            raise FileErrors(self.problems)
+
+    def _add(self, node: Node, anchor: str | None, before: int | None = None) -> None:
+        self._values += 1
         if anchor is not None:
             self._anchors[anchor] = node
+            self._sizes[anchor] = 1 if before is None else self._values - before
         if not self._stack:
             self.root = node
             return
@@ -284,11 +298,7 @@ class _Builder:
             if not isinstance(node, Mapping):
                 self._problem(key.line, key.column, "`<<` takes a mapping, or a list of mappings")
                 return
-            self._merged += len(node.entries) + 1
-            if self._merged > MAX_MERGED:
-                message = f"`<<` copies more than {MAX_MERGED} entries"
-                self._problem(key.line, key.column, message)
-                raise FileErrors(self.problems)
+            self._copy(len(node.entries) + 1, key.line, key.column)
             for name, entry in node.entries.items():
                 target.entries.setdefault(name, entry)
 

@@ -149,14 +149,23 @@ def _variable(text: str, index: int) -> tuple[str | None, int]:
     if follows == "$":
         return None, index + 1
     if follows == "{":
-        end = text.find("}", index)
-        name = text[index + 1 : end] if end >= 0 else ""
-        return (name, end + 1) if is_identifier(name) else (None, index)
-    end = index
-    while end < len(text) and text[end].isascii() and (text[end].isalnum() or text[end] == "_"):
-        end += 1
+        end = _word_end(text, index + 1)
+        name = text[index + 1 : end]
+        closed = text[end : end + 1] == "}"
+        return (name, end + 1) if closed and is_identifier(name) else (None, index)
+    end = _word_end(text, index)
     name = text[index:end]
     return (name, end) if is_identifier(name) else (None, index)
+
+
+def _word_end(text: str, index: int) -> int:
+    while (
+        index < len(text)
+        and text[index].isascii()
+        and (text[index].isalnum() or text[index] == "_")
+    ):
+        index += 1
+    return index
 
 
 def parse_env_item(text: str) -> EnvVar:

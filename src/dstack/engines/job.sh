@@ -373,6 +373,7 @@ stages() { # the job itself, in a shell of its own
     job_environment
     if [ -n "$job_setup" ] && [ ! -e "$job_env/.dstack-setup-done" ]; then
         "$shell" "$job_folder/job.sh" setup || exit
+        [ -d "$job_env" ] || mkdir "$job_env"
         : >"$job_env/.dstack-setup-done"
     fi
     : >"$job_folder/running"
@@ -474,6 +475,8 @@ keep() {
     echo "$cgroup
 $memory
 $cgroups" >"$job_folder/cgroups"
+    # bash would announce every child that a signal ends.
+    [ -z "${BASH_VERSION-}" ] || exec 2>/dev/null
     trap : HUP INT TERM QUIT CHLD
     trap 'poked=1' USR1
     # A stop may have been asked before there was anybody to hear it.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from .secrets import Masker, needles
+from .masking import Masker, needles
 
 
 class Filter:

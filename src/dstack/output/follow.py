@@ -84,7 +84,8 @@ class LogReader:
 
         What is appended meanwhile is left for the next call, so that a busy run does not keep the
         caller here. Blocks for as long as `fd` takes nothing. Raises BrokenPipeError when its
-        reader has gone, OSError when it cannot be written; `offset` then counts what was written.
+        reader has gone, OSError when it cannot be written. What was read through a filter and not
+        written then is lost to `fd`: a signal's handler must therefore not raise in here.
         """
         there = self.available()
         if not there:

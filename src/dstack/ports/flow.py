@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
 
 _PIPE = 1 << 20  # the most that a user may ask for, as Linux comes
 _TURN = 8 << 20  # what one direction may move before the others have their turn
+_SMALL = 16 << 10  # a request or an answer, more likely than a part of much
+_OWN_FILES = 48  # what a program has open that has nothing to do with ports
 _FLAGS = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
 
 
 class Pipes:
     """Kernel pipes for splice(2); only directions whose reader is slow hold one for long."""
 
-    def __init__(self, make_room: Callable[[], bool]) -> None:
+    def __init__(self) -> None:
         self._spare: list[tuple[int, int]] = []
-        self._make_room = make_room
 
     def take(self) -> tuple[int, int]:
         """An empty pipe. Raises OSError when there are too many open files."""
         if self._spare:
             return self._spare.pop()
-        try:
-            pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            if not self._make_room():
-                raise
-            pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         _widen(pipe[1])
         return pipe
 
@@ -85,7 +80,8 @@ class Flow:
                 if self._eof:
                     self._finish(pipes)
                     return
-                if moved >= _TURN or not self._fill(pipes):
+                # After a small piece there is hardly more: epoll tells, at no further cost.
+                if 0 < moved < _SMALL or moved >= _TURN or not self._fill(pipes):
                     self._release(pipes)
                     return
                 moved += self._pending
@@ -130,15 +126,19 @@ class Flow:
             self._pipe = None
 
 
-def more_files() -> bool:
-    """Raise this process's limit of open files as far as it may; whether that was possible.
+def room_for(files: int) -> bool:
+    """Whether `files` may be open besides this program's own; the limit is raised if need be.
 
-    Only when the limit is met: programs started later inherit it.
+    Only if need be: programs started later inherit it.
     """
     import resource
 
+    files += _OWN_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == hard:
+    if files <= soft:
+        return True
+    # RLIM_INFINITY is -1 here.
+    if 0 <= hard < files:
         return False
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -9,13 +9,14 @@ import struct
 import time
 from collections.abc import Callable, Sequence
 
-from .flow import Flow, Pipes, more_files
+from .flow import Flow, Pipes, room_for
 from .listening import listeners
 
 _RETRY = 0.1  # seconds between two looks at an app that does not listen yet
 _WATCH = 0.5  # seconds between two looks at which address an app listens on
 _VERDICT = 1.0  # seconds for which the answer of `allowed` holds
 _ACCEPTS = 64  # connections accepted before the others have their turn
+_FILES = 4  # open files that a connection may need: two sockets, and a pipe when one is slow
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a reset
 
@@ -70,7 +71,7 @@ class Loop:
         self._allowed = allowed
         self._wait = wait
         self._epoll = select.epoll()
-        self._pipes = Pipes(more_files)
+        self._pipes = Pipes()
         self._by_fd: dict[int, Door | Connection] = {}
         self._connections: set[Connection] = set()
         self._next_retry = 0.0
@@ -163,22 +164,29 @@ class Loop:
         for _ in range(_ACCEPTS):
             if door.socket is None:
                 return
+            if not room_for(_FILES * (len(self._connections) + 1)):
+                # They stay in the kernel's queue until others have ended.
+                self._pause(door)
+                return
             try:
                 client, _address = door.socket.accept()
             except BlockingIOError:
                 return
             except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE) and not more_files():
-                    # They stay in the kernel's queue until connections have ended.
-                    self._epoll.modify(door.socket, 0)
-                    self._paused.append(door)
+                if error.errno in (errno.EMFILE, errno.ENFILE):
+                    self._pause(door)
                     return
-                continue
+                continue  # it left before we came
             _prepare(client)
             connection = Connection(door, client, time.monotonic() + self._wait)
             self._connections.add(connection)
             self._set(connection, client, 0)
             self._connect(connection)
+
+    def _pause(self, door: Door) -> None:
+        if door.socket is not None and door not in self._paused:
+            self._epoll.modify(door.socket, 0)
+            self._paused.append(door)
 
     # Connecting to the app.
 
@@ -219,7 +227,6 @@ class Loop:
             try:
                 target = socket.socket(family, socket.SOCK_STREAM)
             except OSError:
-                connection.tried -= more_files()
                 continue
             _prepare(target)
             if target.connect_ex((host, door.run)) in (0, errno.EINPROGRESS):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +11,11 @@ from ..errors import DstackError, StoreError
 from ..paths import Home
 from .listing import Listing, Question
 from .project import Project, repository_around
+from .spare import Spares
 from .store import EMPTY_TREE, GitFailed, ObjectStore, remove_folder
 from .update import Progress, Update
 
+_NEARLY_FULL = 64_000_000  # bytes
 _ATTEMPTS = 4  # a file that changes while it is read is read again
 
 
@@ -121,6 +124,7 @@ class Snapshots:
 
     def __init__(self, home: Home) -> None:
         self._store = ObjectStore(home.code)
+        self._spares = Spares(self._store)
 
     def begin(self, project: Path) -> Pending:
         """Start taking a snapshot of the folder as it is now, and return at once.
@@ -140,6 +144,8 @@ class Snapshots:
         if target.exists():
             return
         self._store.open()
+        if self._spares.take(tree, target):
+            return
         aside = target.with_name(f"{target.name}.tmp-{os.getpid()}")
         try:
             aside.mkdir(parents=True)
@@ -152,7 +158,7 @@ class Snapshots:
                 raise self._store.unusable(error) from None
         except GitFailed as error:
             if not target.exists():
-                raise _damaged(tree, error) from None
+                raise _not_checked_out(tree, target, error) from None
         finally:
             _clear(target)
 
@@ -164,6 +170,25 @@ class Snapshots:
     def release(self, run_id: str) -> None:
         """The run needs its tree no longer. Doing it twice does no harm."""
         self._store.drop_ref(f"runs/{run_id}")
+
+    def prepare_spare(self, project: Path, tree: str) -> None:
+        """Check the tree out in advance: the next run of the project most likely needs it.
+
+        For whoever has time: it takes as long as a checkout. Failures are silent.
+        """
+        folder = Path(os.path.realpath(project))
+        self._store.open()
+        self._spares.prepare(Project(self._store, folder, repository_around(folder)).key, tree)
+
+    def prune(self, project: Path | None = None, older_than: float | None = None) -> int:
+        """Drop what no run needs: of one project or of all; the bytes freed.
+
+        `older_than`: only of projects that were not used for so many seconds. Raises StoreBusy
+        while a snapshot is being taken.
+        """
+        from .prune import prune
+
+        return prune(self._store, project, older_than)
 
     def close(self) -> None:
         """The snapshots taken so far are kept or not needed: `prune` need not wait for us."""
@@ -180,7 +205,12 @@ def _clear(target: Path) -> None:
             left.unlink(missing_ok=True)
 
 
-def _damaged(tree: str, error: GitFailed) -> StoreError:
+def _not_checked_out(tree: str, target: Path, error: GitFailed) -> StoreError:
     lines = os.fsdecode(error.stderr).strip().splitlines()
-    message = f"cannot check out {tree[:12]}: {lines[-1] if lines else error}"
+    if b"unable to write file" in error.stderr:  # git does not say why
+        space = os.statvfs(target.parent)
+        if space.f_bavail * space.f_frsize < _NEARLY_FULL:
+            message = f"cannot write the code to {target}: {os.strerror(errno.ENOSPC)}"
+            return StoreError(message, hint="free some space, or set DSTACK_HOME to another folder")
+    message = f"cannot check out {tree[:12]}: {lines[0] if lines else error}"
     return StoreError(message, hint="`dstack prune code` makes the store anew")

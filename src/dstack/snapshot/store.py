@@ -166,7 +166,7 @@ class ObjectStore:
                 raise
 
     def sweep(self) -> None:
-        """Delete what killed or failed git commands left half-written, unless one may be running."""
+        """Delete what killed or failed git commands left half-written, unless one may run."""
         if self._lock is None:
             return
         try:

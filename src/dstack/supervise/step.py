@@ -22,6 +22,8 @@ from ..store.runs import Conflict, Runs, Stored
 from ..store.secrets import Vault
 from .lease import Leases
 
+# Seconds that a job's keeper may take to claim its folder before it is started again.
+_CLAIM = 3.0
 # Seconds before an order to stop is given again to a job that has not ended.
 _REPEAT = 5.0
 
@@ -46,6 +48,7 @@ class Supervisor:
         self.clock = clock
         self.snapshots = Snapshots(home)
         self._told: dict[tuple[str, int, bool], float] = {}
+        self._launched: dict[tuple[str, int], float] = {}
         self._pids: dict[str, int] = {}
 
     # Looking
@@ -114,9 +117,15 @@ class Supervisor:
                 self._record(stored, event)
                 continue
             if isinstance(seen, Absent) and run.status != "stopping":
-                self._launch(run, action.attempt)
+                self._relaunch(run, action.attempt)
             return action
         return next_action(stored.run, self.clock())
+
+    def _relaunch(self, run: Run, attempt: int) -> None:
+        """Start again what was started, but of which nothing is to be seen."""
+        launched = self._launched.get((run.id, attempt), -_CLAIM)
+        if time.monotonic() >= launched + _CLAIM:
+            self._launch(run, attempt)
 
     def _launch(self, run: Run, attempt: int) -> None:
         """Hand the job to its engine; doing it twice starts it once."""
@@ -125,6 +134,7 @@ class Supervisor:
             self.snapshots.checkout(run.tree, folder / "code")
         engine = self.engine_of(run.plan)
         job = engine.plan(run, folder, attempt)
+        self._launched[(run.id, attempt)] = time.monotonic()
         pid = engine.start(job, self._values(run, job.needs))
         if pid is not None:
             self._pids[run.id] = pid

@@ -112,7 +112,7 @@ def forward(closing: Closing, run: int, **options: object) -> int:
     return local
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "0.0.0.0", "::"])  # noqa: S104
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "0.0.0.0", "::"])
 def test_half_close_both_ways(closing: Closing, host: str) -> None:
     app = App(echo_at_end, host)
     closing(app)
@@ -243,7 +243,7 @@ def test_what_is_not_the_runs_is_not_shown(closing: Closing) -> None:
         assert read_all(client) == b"ba"
 
 
-def test_an_app_on_ipv6_alone_is_reached_at_ipv4(closing: Closing) -> None:
+def test_an_app_on_ipv6_alone_is_reached_at_ipv4() -> None:
     app = App(echo_at_end, "::1", free_port())
     with Forwarder([(app.port, app.port)]):
         until(lambda: listens(app.port))
@@ -370,6 +370,7 @@ def test_more_connections_than_files(closing: Closing) -> None:
         # 150 connections need 300 files: the last ones are served when the first have ended.
         clients = [connect(local) for _ in range(150)]
         for client in clients:
+            closing(client)
             client.sendall(b"x")
         for client in clients:
             with client:

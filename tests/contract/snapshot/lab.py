@@ -60,7 +60,14 @@ class Lab:
 
 def user_git(*arguments: str, cwd: Path) -> str:
     """A git command as a user would type it."""
-    who = ("-c", "user.name=u", "-c", "user.email=u@example.org", "-c", "protocol.file.allow=always")
+    who = (
+        "-c",
+        "user.name=u",
+        "-c",
+        "user.email=u@example.org",
+        "-c",
+        "protocol.file.allow=always",
+    )
     environ = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     done = subprocess.run(
         ["git", *who, "-c", "init.defaultBranch=main", *arguments],

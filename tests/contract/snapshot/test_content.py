@@ -232,7 +232,9 @@ secret export-ignore
 def test_attributes_and_filters_change_no_byte(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     configuration = lab.write("../gitconfig", "[core]\n\tautocrlf = true\n\tsafecrlf = true\n")
     for name in ("clean", "smudge"):
-        user_git("config", "-f", str(configuration), f"filter.lfs.{name}", "tr a-z A-Z", cwd=lab.project)
+        user_git(
+            "config", "-f", str(configuration), f"filter.lfs.{name}", "tr a-z A-Z", cwd=lab.project
+        )
     user_git("config", "-f", str(configuration), "filter.lfs.required", "true", cwd=lab.project)
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(configuration))
     monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
@@ -281,7 +283,7 @@ def test_the_users_repository_is_not_touched(lab: Lab) -> None:
     assert state() == before
 
 
-def test_unreadable_is_an_error_that_names_it(tmp_path: Path) -> None:
+def test_unreadable_is_an_error_that_names_it() -> None:
     """As another user where the tests run as root, for whom everything is readable."""
     with tempfile.TemporaryDirectory() as made:
         root = Path(made)
@@ -322,13 +324,17 @@ def test_unreadable_is_an_error_that_names_it(tmp_path: Path) -> None:
             capture_output=True,
             text=True,
             check=False,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)), "HOME": made},
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)),
+                "HOME": made,
+            },
         )
     lines = done.stdout.splitlines()
     assert len(lines) == 4, done.stderr
     hint = "make it readable, or exclude it in .dstackignore"
     folder, file = f"{made}/p/d", f"{made}/p/d/f"
-    assert lines[0].rstrip() == f"cannot read the folder {folder}/: Permission denied | {hint}"
+    assert lines[0] == f"cannot read the folder {folder}: Permission denied | {hint}"
     assert lines[1] == f"cannot read {file}: Permission denied | {hint}"
     assert lines[2] == "files 1"
     assert lines[3].startswith(f"cannot read the folder {folder}")

@@ -103,7 +103,7 @@ def test_inits_examples_are_right_when_they_are_uncommented() -> None:
     lines = init.FIRST.splitlines()
     start = lines.index("# Uncomment what you need.")
     # What is a sentence ends in a full stop; what is YAML does not.
-    examples = [line[2:] for line in lines[start:] if line and not line.endswith(".")]
+    examples = [line[2:] for line in lines[start:] if line and line[-1] != "."]
     text = "\n".join([*lines[:start], *examples])
     task = load_task(text.encode(), "f", Context())
     assert (task.name, task.python, len(task.env), len(task.ports)) == ("hello", "3.12", 3, 2)

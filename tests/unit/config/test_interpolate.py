@@ -127,7 +127,7 @@ def test_places_in_quoted_block_and_folded_values() -> None:
         "  - $${{ ok }} ${{ x.y }}\n"
     )
     assert [(line, column) for line, column, _ in problems(text)] == [
-        (3, 12), (6, 25), (9, 7), (10, 16),
+        (3, 11), (6, 25), (9, 7), (10, 16),
     ]  # fmt: skip
 
 

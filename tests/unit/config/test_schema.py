@@ -20,7 +20,7 @@ PROFILES = jsonschema.Draft202012Validator(profiles_schema())
 RIGHT = [
     "type: task\ncommands: [x, true, 3]\n",
     "type: task\nimage: x\n",
-    "type: task\ncommands: [x]\nports: [8000, '3333:8000', '*:80']\npython: 3.10\n",
+    "type: task\ncommands: [x]\nports: [8000, '3333:8001', '*:80']\npython: 3.10\n",
     "type: task\ncommands: [x]\npython: '3.14'\nenv: {A: 1, B: , C: true, D: x}\n",
     "type: task\ncommands: [x]\nenv: [A=1, B, 'C=${{ secrets.X }}']\n",
     "type: task\ncommands: [x]\nresources: {cpu: 0.5, memory: 24GB.., gpu: 'A100:2', disk: 5}\n",

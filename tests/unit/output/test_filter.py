@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dstack.output.filter import Filter, make_filter
-from dstack.output.secrets import needles
+from dstack.output.masking import needles
 
 # Few letters, so that values overlap, repeat and begin like each other.
 LETTERS = st.text("ab\nc", max_size=6)
@@ -37,7 +39,7 @@ def one_shot(shown: Filter, text: bytes) -> bytes:
 def in_chunks(shown: Filter, text: bytes, cuts: list[int], *, idle: bool = False) -> bytes:
     out = b""
     places = [0, *sorted(cut % (len(text) + 1) for cut in cuts), len(text)]
-    for start, end in zip(places, places[1:], strict=False):
+    for start, end in pairwise(places):
         out += shown.feed(text[start:end])
         if idle:
             out += shown.idle()

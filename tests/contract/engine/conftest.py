@@ -1,0 +1,176 @@
+"""A real engine, real processes; whatever a test leaves behind fails it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dstack.config.shapes import EnvVar, Text
+from dstack.engines.process import ProcessEngine
+from dstack.paths import Home
+from dstack.run.model import Exit, Plan, Run
+from dstack.run.observation import Exited, Observation, Running
+
+DEADLINE = 60.0  # seconds; generous, for a loaded machine
+
+SHELLS = {"dash": ("/usr/bin/dash",), "busybox": ("/usr/bin/busybox", "sh"), "bash": ("/bin/bash",)}
+
+
+def wait_for(condition: Callable[[], Any], what: str) -> Any:
+    """Whatever the condition gives once it is true."""
+    end = time.monotonic() + DEADLINE
+    while time.monotonic() < end:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.005)
+    pytest.fail(f"waited {DEADLINE:g} s in vain for {what}")
+
+
+def marked(name: str) -> list[int]:
+    """The processes whose environment carries the job's mark."""
+    found = []
+    for pid in os.listdir("/proc"):
+        if not pid.isdigit():
+            continue
+        try:
+            environ = Path(f"/proc/{pid}/environ").read_bytes()
+        except OSError:
+            continue
+        if f"DSTACK_JOB=:{name}:".encode() in environ:
+            found.append(int(pid))
+    return found
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended (a zombie has)."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return True
+    return stat.rpartition(")")[2].split()[0] in "ZX"
+
+
+class Bench:
+    """Starts jobs on one engine and looks at them."""
+
+    def __init__(self, engine: ProcessEngine) -> None:
+        self.engine = engine
+        self.home = engine.home
+        self.names: list[str] = []
+        self._count = 0
+
+    def run(self, *commands: str, attempt: int = 1, run_id: str | None = None, **plan: Any) -> Run:
+        self._count += 1
+        run_id = run_id or f"t{os.getpid()}x{id(self) % 10**6}x{self._count}"
+        env = plan.pop("env", ())
+        if isinstance(env, Mapping):
+            env = tuple(EnvVar(name, (Text(value),)) for name, value in env.items())
+        plan.setdefault("base_env", (("PATH", os.environ["PATH"]), ("HOME", str(self.home.root))))
+        (self.home.run(run_id) / "code" / plan.get("workdir", ".")).mkdir(parents=True, exist_ok=True)
+        full = Plan(
+            name="brave-fox",
+            project="/project",
+            workdir=plan.pop("workdir", "."),
+            file=".dstack.yml",
+            backend="local",
+            engine="process",
+            commands=commands,
+            env=env,
+            **plan,
+        )
+        self.names.append(f"{run_id}-{attempt}")
+        return Run(id=run_id, name="brave-fox", plan=full, status="submitted", submitted_at=0.0)
+
+    def start(
+        self, *commands: str, values: Mapping[str, str] | None = None, attempt: int = 1, **plan: Any
+    ) -> Path:
+        run = self.run(*commands, attempt=attempt, **plan)
+        job = self.engine.plan(run, self.home.run(run.id), attempt)
+        self.engine.start(job, values or {})
+        return Path(job.directory)
+
+    def poll(self, directory: Path) -> Observation:
+        return self.engine.poll([directory])[directory]
+
+    def ended(self, directory: Path) -> Exit:
+        def look() -> Exit | None:
+            seen = self.poll(directory)
+            return seen.exit if isinstance(seen, Exited) else None
+
+        found: Exit = wait_for(look, f"the end of {directory}: {self.log(directory)!r}")
+        return found
+
+    def running(self, directory: Path) -> int:
+        """Wait until the commands run; the keeper's pid."""
+
+        def look() -> int | None:
+            seen = self.poll(directory)
+            assert not isinstance(seen, Exited), (seen, self.log(directory))
+            return seen.pid if isinstance(seen, Running) else None
+
+        pid: int = wait_for(look, "the commands to run")
+        return pid
+
+    def do(self, *commands: str, **options: Any) -> tuple[Exit, str]:
+        """Run to the end: the exit and the output."""
+        directory = self.start(*commands, **options)
+        return self.ended(directory), self.log(directory)
+
+    def log(self, directory: Path) -> str:
+        try:
+            return (directory / "log").read_text()
+        except OSError:
+            return ""
+
+    def number(self, path: Path) -> int:
+        """A pid that a job writes into a file."""
+
+        def look() -> int | None:
+            try:
+                text = path.read_text()
+            except OSError:
+                return None
+            return int(text) if text.endswith("\n") else None
+
+        found: int = wait_for(look, f"a pid in {path}")
+        return found
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
+
+
+@pytest.fixture(params=SHELLS)
+def bench(request: pytest.FixtureRequest, home: Home) -> Iterator[Bench]:
+    """Every test is done with each shell as the keeper's."""
+    found = Bench(ProcessEngine(home, shell=SHELLS[request.param], grace=3))
+    yield found
+    finish(found)
+
+
+@pytest.fixture
+def quick(home: Home) -> Iterator[Bench]:
+    """For what does not depend on the keeper's shell."""
+    found = Bench(ProcessEngine(home, grace=3))
+    yield found
+    finish(found)
+
+
+def finish(bench: Bench) -> None:
+    """End what a failed test left, and fail on any process or cgroup that is left of a good one."""
+    if bench.home.runs.exists():
+        for folder in list(bench.home.runs.iterdir()):
+            errors = [f.read_text() for f in folder.glob("*/keeper.log")]
+            assert not any(errors), errors
+            bench.engine.remove(folder)
+    # The keeper drops its cgroups after it wrote `exit`.
+    wait_for(lambda: not any(marked(name) for name in bench.names), "every process to be gone")
+    for name in bench.names:
+        wait_for(lambda name=name: not list(Path("/sys/fs/cgroup").glob(f"*/dstack-{name}")), "cgroups")

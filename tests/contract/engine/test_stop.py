@@ -1,0 +1,186 @@
+"""Stopping reaches everything that a run started, however it hides."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from dstack.hosts.local import LocalHost
+from dstack.engines.process import ProcessEngine
+from dstack.run.observation import Exited
+
+from .conftest import SHELLS, Bench, finish, gone, wait_for
+
+# A grandchild with a session of its own whose parent is gone, and whose environment is empty.
+HIDDEN = (
+    "env -i setsid /bin/sh -c '/bin/sh -c \"echo \\$\\$ >{file}; exec /bin/sleep 1000\" & exit' &"
+)
+
+
+class WithoutCgroups(ProcessEngine):
+    """As on a machine whose control groups are not ours to use."""
+
+    def plan(self, run, run_folder, attempt):  # type: ignore[no-untyped-def]
+        job = super().plan(run, run_folder, attempt)
+        script = job.script.replace("job_cgroup_root='/sys/fs/cgroup'", "job_cgroup_root='/none'")
+        assert script != job.script
+        import msgspec
+
+        return msgspec.structs.replace(job, script=script)
+
+
+@pytest.fixture(params=[*SHELLS, "without-cgroups"])
+def any_bench(request: pytest.FixtureRequest, home):  # type: ignore[no-untyped-def]
+    kind = request.param
+    if kind in SHELLS:
+        found = Bench(ProcessEngine(home, shell=SHELLS[kind], grace=3))
+    else:
+        found = Bench(WithoutCgroups(home, grace=3))
+    yield found
+    finish(found)
+
+
+def pids(bench: Bench, directory: Path, *names: str) -> list[int]:
+    code = directory.parent / "code"
+    return [bench.number(code / name) for name in names]
+
+
+def test_stop_ends_everything(any_bench: Bench) -> None:
+    bench = any_bench
+    directory = bench.start(
+        "sleep 1000 & echo $! >plain",
+        "setsid sh -c 'echo $$ >session; exec sleep 1000' &",
+        HIDDEN.format(file="hidden"),
+        "echo $$ >shell; sleep 1000",
+    )
+    found = pids(bench, directory, "plain", "session", "hidden", "shell")
+    bench.engine.stop(directory, kill=False)
+    done = bench.ended(directory)
+    assert (done.reason, done.code, done.signal) == ("stopped", 143, 15)
+    assert (done.stage, done.index) == ("commands", 4)
+    wait_for(lambda: all(gone(pid) for pid in found), "the end of everything")
+
+
+def test_what_is_left_at_the_end_is_ended(any_bench: Bench) -> None:
+    bench = any_bench
+    directory = bench.start(
+        HIDDEN.format(file="hidden"),
+        "setsid sh -c 'trap \"\" TERM; echo $$ >deaf; while :; do sleep 1; done' &",
+        "until [ -s hidden ] && [ -s deaf ]; do sleep 0.01; done; exit 5",
+    )
+    done = bench.ended(directory)
+    assert (done.code, done.reason) == (5, "command_failed")
+    assert all(gone(pid) for pid in pids(bench, directory, "hidden", "deaf"))
+
+
+def test_the_deaf_are_killed_after_the_grace(bench: Bench) -> None:
+    bench.engine.grace = 1
+    directory = bench.start("trap '' TERM; echo $$ >deaf; while :; do sleep 0.1; done")
+    (deaf,) = pids(bench, directory, "deaf")
+    bench.engine.stop(directory, kill=False)
+    done = bench.ended(directory)
+    assert (done.code, done.signal, done.reason) == (137, 9, "stopped")
+    assert gone(deaf)
+
+
+def test_a_program_may_end_well_when_stopped(bench: Bench) -> None:
+    directory = bench.start(
+        "trap 'echo saving; exit 0' TERM; echo $$ >ready; while :; do sleep 0.1; done"
+    )
+    pids(bench, directory, "ready")
+    for _ in range(3):
+        bench.engine.stop(directory, kill=False)
+    done = bench.ended(directory)
+    assert (done.code, done.reason) == (0, "stopped")
+    assert bench.log(directory) == "saving\n"
+
+
+def test_kill_does_not_wait_for_a_stop_under_way(bench: Bench) -> None:
+    bench.engine.grace = 1000
+    directory = bench.start("trap '' TERM; echo $$ >deaf; while :; do sleep 0.1; done")
+    pids(bench, directory, "deaf")
+    bench.engine.stop(directory, kill=False)
+    bench.engine.stop(directory, kill=True)
+    bench.engine.stop(directory, kill=False)
+    assert bench.ended(directory).signal == 9
+
+
+def test_a_stopped_process_hears_too(quick: Bench) -> None:
+    directory = quick.start("sh -c 'echo $$ >halted; kill -STOP $$; sleep 1000'")
+    (halted,) = pids(quick, directory, "halted")
+    quick.engine.stop(directory, kill=False)
+    assert quick.ended(directory).reason == "stopped"
+    assert gone(halted)
+
+
+def test_stop_during_setup_and_before_the_start(bench: Bench) -> None:
+    directory = bench.start("echo never", setup=("echo $$ >ready", "sleep 1000"))
+    pids(bench, directory, "ready")
+    bench.engine.stop(directory, kill=False)
+    done = bench.ended(directory)
+    assert (done.reason, done.stage) == ("stopped", "setup")
+    assert "never" not in bench.log(directory)
+    bench.engine.stop(directory, kill=True)
+    assert bench.ended(directory) == done
+    bench.engine.stop(directory.parent / "7", kill=True)
+    assert not (directory.parent / "7").exists()
+
+
+def test_other_signals_do_not_end_the_keeper(bench: Bench) -> None:
+    directory = bench.start("echo $$ >ready; until [ -e go ]; do sleep 0.02; done; exit 6")
+    pids(bench, directory, "ready")
+    keeper = bench.running(directory)
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD):
+        os.kill(keeper, number)
+    (directory.parent / "code" / "go").touch()
+    done = bench.ended(directory)
+    assert (done.code, done.reason) == (6, "command_failed")
+
+
+def test_commands_do_not_inherit_ignored_signals(bench: Bench) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        done, log = bench.do("grep SigIgn /proc/self/status")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert done.code == 0
+    # Bits of SIGHUP, SIGPIPE, SIGTERM, SIGUSR1, SIGCHLD; SIGINT and SIGQUIT are for the shell.
+    ignored = int(log.split()[1], 16)
+    for number in (signal.SIGHUP, signal.SIGPIPE, signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        assert not ignored >> (number - 1) & 1, number
+
+
+def test_max_duration(bench: Bench) -> None:
+    bench.engine.grace = 1
+    done, _ = bench.do("sleep 1000", max_duration=1)
+    assert (done.code, done.reason) == (124, "max_duration")
+
+
+def test_the_timer_goes_with_the_job(bench: Bench) -> None:
+    done, _ = bench.do("true", max_duration=100_000)
+    assert done.reason == "completed"
+
+
+def test_watch_tells_of_the_end(quick: Bench) -> None:
+    import select
+
+    from dstack.hosts.base import ProcessId
+
+    directory = quick.start("until [ -e go ]; do sleep 0.02; done")
+    quick.running(directory)
+    host = quick.engine.host
+    assert isinstance(host, LocalHost)
+    keeper = ProcessId.parse(os.readlink(directory / "pid"))
+    fd = host.watch(keeper)
+    assert fd is not None
+    (directory.parent / "code" / "go").touch()
+    assert select.select([fd], [], [], 60)[0]
+    os.close(fd)
+    assert isinstance(quick.poll(directory), Exited)
+    assert host.watch(keeper) is None
+    assert not host.signal(keeper, signal.SIGTERM)
+    assert sys.platform == "linux"
