@@ -117,18 +117,13 @@ def watch(supervisor: Supervisor, stored: Stored) -> int:
 
 
 def _forward(run: Run, stack: ExitStack) -> None:
-    from ..ports.check import guarded
+    from ..ports.check import guard
     from ..ports.forward import Forwarder
-    from ..ports.listening import owned_by_run
     from .localports import shares_ports
 
-    foreign = guarded(run.plan.ports, run.ports) if shares_ports(run.plan) else frozenset()
-
-    def allowed(port: int) -> bool:
-        # Somebody else had the port when it was chosen: only the run's own app may be reached.
-        return port not in foreign or owned_by_run(port, run.id)
-
-    forwarder = Forwarder(run.ports, shared=shares_ports(run.plan), allowed=allowed)
+    shared = shares_ports(run.plan)
+    allowed = guard(run.plan.ports, run.ports, run.id) if shared else None
+    forwarder = Forwarder(run.ports, shared=shared, allowed=allowed)
     forwarder.start()
     stack.callback(forwarder.close)
 

@@ -134,8 +134,8 @@ def _decode(source: bytes, filename: str) -> str:
     try:
         text = source.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        line, column = place(source[: error.start].decode("utf-8"), error.start)
-        column = len(source[: error.start].decode("utf-8").rpartition("\n")[2]) + 1
+        before = source[: error.start].decode("utf-8")
+        line, column = place(before, len(before))
         message = "the file is not UTF-8 text"
         raise FileErrors([Problem(filename, line, column, None, message)]) from None
     if "\0" in text:

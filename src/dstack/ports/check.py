@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from ..errors import CannotStart
@@ -46,7 +46,7 @@ def choose(
     machine's ports, their run ports. `shared` says that this run shares them too (a process on
     this machine): then its app listens on the run port itself, which so must be free as well, or
     the forward would lead to somebody else's program. `*` never fails: when its run port is taken
-    it gets another local port, and what that leads to must be guarded (`guard` below).
+    it gets another local port, and what that leads to must be guarded (`guarded` below).
 
     Raises CannotStart for a port that is taken, naming who has it where that can be seen.
     """
@@ -70,25 +70,14 @@ def choose(
     return tuple(chosen)
 
 
-def guard(
-    ports: Iterable[Port], chosen: Iterable[tuple[int, int]], run_id: str
-) -> Callable[[int], bool] | None:
-    """What a Forwarder asks before it leads to a run port; None when there is nothing to ask.
+def guarded(ports: Iterable[Port], chosen: Iterable[tuple[int, int]]) -> frozenset[int]:
+    """The run ports that somebody else had when they were chosen, where runs share the machine's.
 
-    Where runs share the machine's ports, `*` has another local port than its run port only because
-    somebody had that one: a forward may then lead to processes of the run itself alone.
+    `*` has another local port than its run port only then. A forward to one of these may only
+    lead to a process of the run itself (`listening.owned_by_run`).
     """
     free_choice = {port.run for port in ports if port.local is None}
-    foreign = {run for run, local in chosen if run != local and run in free_choice}
-    if not foreign:
-        return None
-
-    def allowed(port: int) -> bool:
-        from .listening import owned_by_run
-
-        return port not in foreign or owned_by_run(port, run_id)
-
-    return allowed
+    return frozenset(run for run, local in chosen if run != local and run in free_choice)
 
 
 def _must_be_free(port: int, reserved: Collection[int], what: str, run: int | None) -> None:

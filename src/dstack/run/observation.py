@@ -59,10 +59,10 @@ def event_of(run: Run, attempt: int, seen: Observation, now: float, *, held: boo
     if isinstance(seen, Absent):
         if not held or run.status == "submitted":
             return None
-        started = attempt <= len(run.attempts)
-        # Started, but its keeper has not claimed the folder: it is started again, not given up.
-        if started and seen.folder and run.status != "stopping":
-            return None
+        if seen.folder:
+            # Its keeper may be on its way; it is started again, not given up. One that shall stop
+            # finds the order in its folder, runs nothing, and says that it ended.
+            return None if attempt <= len(run.attempts) else Started(now, attempt)
         return Vanished(now)
     if attempt > len(run.attempts):
         # It was started and whoever did so died before the record.

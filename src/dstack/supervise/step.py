@@ -16,7 +16,14 @@ from ..paths import Home
 from ..run.events import Event, Started, StartFailed, StopRequested
 from ..run.model import Plan, Reason, Run
 from ..run.next import Action, Poll, Start, Stop, next_action
-from ..run.observation import Absent, Observation, Preparing, Running, event_of
+from ..run.observation import (
+    Absent,
+    Exited,
+    Observation,
+    Preparing,
+    Running,
+    event_of,
+)
 from ..snapshot import Snapshots
 from ..store.runs import Conflict, Runs, Stored
 from ..store.secrets import Vault
@@ -26,6 +33,11 @@ from .lease import Leases
 _CLAIM = 3.0
 # Seconds before an order to stop is given again to a job that has not ended.
 _REPEAT = 5.0
+
+
+def _settled(seen: Observation) -> bool:
+    """Whether there is nothing to stop."""
+    return isinstance(seen, Exited) or (isinstance(seen, Absent) and not seen.folder)
 
 
 class Supervisor:
@@ -107,16 +119,17 @@ class Supervisor:
             if isinstance(action, Start):
                 self._start(stored, action.attempt)
                 continue
-            if isinstance(action, Stop):
-                self._stop(run, action)
-            elif not isinstance(action, Poll):
+            if not isinstance(action, Stop | Poll):
                 return action
             seen = self._observe(run, action.attempt)
+            if isinstance(action, Stop) and not _settled(seen):
+                self._stop(run, action)
+                seen = self._observe(run, action.attempt)
             event = event_of(run, action.attempt, seen, self.clock(), held=True)
             if event is not None:
                 self._record(stored, event)
                 continue
-            if isinstance(seen, Absent) and run.status != "stopping":
+            if isinstance(seen, Absent) and seen.folder:
                 self._relaunch(run, action.attempt)
             return action
         return next_action(stored.run, self.clock())

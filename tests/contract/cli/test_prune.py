@@ -10,7 +10,6 @@ import pytest
 
 from dstack.cli import prune
 from dstack.cli.main import main
-from dstack.cli.prepare import Request
 from dstack.paths import Home
 from dstack.run.model import Plan, Run
 from dstack.snapshot import Snapshots
@@ -93,12 +92,6 @@ def test_one_project_only(home: Home, tmp_path: Path) -> None:
     assert not of_run.exists()
     assert not of_file.exists()
     assert other.exists()
-
-
-def test_the_key_is_the_one_that_runs_have(tmp_path: Path) -> None:
-    request = Request.__new__(Request)
-    request.root, request.file = tmp_path, tmp_path / "a" / "b.dstack.yml"
-    assert request._cache_key() == prune.cache_key(tmp_path, "a/b.dstack.yml")
 
 
 def test_what_a_killed_prune_left_is_deleted(home: Home) -> None:

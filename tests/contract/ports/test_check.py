@@ -12,7 +12,7 @@ import pytest
 
 from dstack.config.shapes import Port
 from dstack.errors import CannotStart
-from dstack.ports.check import choose, guard, why_taken
+from dstack.ports.check import choose, guarded, why_taken
 from dstack.ports.listening import describe, listeners, owned_by_run, owners
 
 
@@ -102,17 +102,14 @@ def test_a_star_is_the_first_free_one(listen: Listen) -> None:
     ports = [Port(first, None)]
     chosen = choose(ports)
     assert chosen == ((first, second),)
-    allowed = guard(ports, chosen, "some-run")
-    assert allowed is not None
-    assert not allowed(first)  # this process has it, and is no run's
-    assert allowed(second)
+    assert guarded(ports, chosen) == {first}
 
 
 def test_stars_differ_and_keep_away_from_other_ports() -> None:
     first, second = a_free_pair()
     both = (Port(first, None), Port(second, None))
     assert choose(both) == ((first, first), (second, second))
-    assert guard(both, choose(both), "some-run") is None
+    assert guarded(both, choose(both)) == frozenset()
     # The second `*` must not take what the first one got, nor a port that is asked for by name.
     chosen = choose([Port(first, None), Port(second, first)], shared=False)
     assert chosen == ((first, second), (second, first))
@@ -121,7 +118,7 @@ def test_stars_differ_and_keep_away_from_other_ports() -> None:
 def test_what_is_remapped_by_name_is_not_guarded() -> None:
     first, second = a_free_pair()
     ports = [Port(first, second)]
-    assert guard(ports, choose(ports), "some-run") is None
+    assert guarded(ports, choose(ports)) == frozenset()
 
 
 def test_no_port_left() -> None:
