@@ -123,9 +123,10 @@ class Processes:
     def ours(self) -> list[Path]:
         """`/proc/PID` of each process of dstack's."""
         runs = self.home / "runs"
-        # A run's own commands have the run's id; its keeper, a shell, has it too.
-        marks = {f"DSTACK_RUN_ID={run.name}".encode() for run in runs.glob("*")}
+        ids = [run.name.encode() for run in runs.glob("*")]
+        marks = {b"DSTACK_RUN_ID=" + run_id for run_id in ids}
         marks.add(f"DSTACK_HOME={self.home}".encode())
+        keepers = {run_id + b"-" for run_id in ids}
         found = []
         for entry in Path("/proc").glob("[0-9]*"):
             try:
@@ -133,7 +134,10 @@ class Processes:
                 name = (entry / "comm").read_text().strip()
             except OSError:
                 continue
-            if name not in self.foreign and marks.intersection(environ):
+            # Keepers have no run's environment, only the name of their job: `:ID-ATTEMPT:`.
+            job = next((v[12:] for v in environ if v.startswith(b"DSTACK_JOB=:")), b"")
+            known = marks.intersection(environ) or job[: job.rfind(b"-") + 1] in keepers
+            if name not in self.foreign and known:
                 found.append(entry)
         return found
 

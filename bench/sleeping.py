@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -23,7 +24,7 @@ def measure(context: Context) -> Iterable[Row]:
             list(pool.map(lambda _: context.dstack(home, "run", str(folder), "-d"), range(RUNS)))
         deadline = time.monotonic() + 120
         while True:
-            runs = json.loads(context.dstack(home, "ps", "--json"))
+            runs = json.loads(context.dstack(home, "ps", "-a", "--json"))
             running = sum(run["status"] == "running" for run in runs)
             if running == RUNS or time.monotonic() > deadline:
                 break
@@ -34,7 +35,8 @@ def measure(context: Context) -> Iterable[Row]:
         time.sleep(SECONDS)
         share = (processes.seconds() - before) / SECONDS * 100
         memory = processes.memory()
-        note = f"{running} run; " + ", ".join(
+        others = Counter(run["status"] for run in runs if run["status"] != "running")
+        note = f"{running} run {dict(others) or ''}; " + ", ".join(
             f"{count} {name} {size:.0f} MB" for name, (count, size) in sorted(memory.items())
         )
         yield Row("500 sleeping runs, processor", share, None, "% of a core", 5)

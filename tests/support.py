@@ -126,6 +126,8 @@ class Dstack:
 def processes_of(home: Path, run_ids: Sequence[str] = ()) -> list[str]:
     """Living processes whose environment names `home` or a run, or who stand in its folder."""
     marks = {f"DSTACK_HOME={home}".encode(), *(f"DSTACK_RUN_ID={i}".encode() for i in run_ids)}
+    # Keepers have no run's environment, only the name of their job: `:ID-ATTEMPT:`.
+    keepers = tuple(f"DSTACK_JOB=:{i}-".encode() for i in run_ids)
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
@@ -137,7 +139,8 @@ def processes_of(home: Path, run_ids: Sequence[str] = ()) -> list[str]:
             command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue
-        if inside or marks & environ:
+        kept = keepers and any(value.startswith(keepers) for value in environ)
+        if inside or kept or marks & environ:
             found.append(f"{entry.name} {command}")
     return found
 

@@ -20,9 +20,10 @@ SLEEP = ["sleep", "300"]
     [
         lambda home: subprocess.Popen(SLEEP, env={**os.environ, "DSTACK_HOME": str(home)}),
         lambda _: subprocess.Popen(SLEEP, env={**os.environ, "DSTACK_RUN_ID": "run-of-this-test"}),
+        lambda _: subprocess.Popen(SLEEP, env={**os.environ, "DSTACK_JOB": ":run-of-this-test-1:"}),
         lambda home: subprocess.Popen(SLEEP, cwd=home / "runs", env={"PATH": os.environ["PATH"]}),
     ],
-    ids=["by home", "by run", "by folder"],
+    ids=["by home", "by run", "by job", "by folder"],
 )
 def test_a_process_left_behind_is_found(
     tmp_path: Path, start: Callable[[Path], subprocess.Popen[bytes]]

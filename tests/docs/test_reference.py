@@ -11,6 +11,7 @@ import pytest
 
 from dstack import errors
 from dstack.run.model import Reason, Status
+from dstack.run.states import diagram
 from tests.support import Dstack
 
 ROOT = Path(__file__).parents[2]
@@ -124,3 +125,7 @@ def test_every_task_file_shown_is_valid(dstack: Dstack, tmp_path: Path) -> None:
         file.write_text(block)
         done = dstack("validate", file)
         assert done.returncode == 0, f"{path}:\n{block}\n{done.stderr}"
+
+
+def test_the_diagram_of_states_is_drawn_from_the_table() -> None:
+    assert f"```mermaid\n{diagram()}```" in page("runs.md")

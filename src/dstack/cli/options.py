@@ -84,7 +84,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
     if args.no_retry:
         retry = Retry(on_events=(), duration=0)
     elif args.retry_limit:
-        limit = read("--retry-limit", q.parse_duration, args.retry_limit)
+        limit = read("--retry-limit", q.parse_seconds, args.retry_limit)
         retry = Retry(on_events=("no-capacity", "interruption", "error"), duration=limit)
     duration = None
     if args.max_duration is not None:

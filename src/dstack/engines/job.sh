@@ -3,12 +3,13 @@
 # shellcheck shell=sh disable=SC2154 # what is referenced here is assigned above, in each job
 #
 #   sh job.sh        the keeper: runs the job, waits for its end, writes `exit`
+#   sh job.sh stop   does what `stop` says ("REASON SECONDS"): SIGTERM to everything that the job
+#                    started, SIGKILL after that many seconds
 #   sh job.sh end    for a job whose keeper died: ends what it left, writes `exit`
 #   sh job.sh probe  whether this host lets us limit memory and cpu
 #
-# The keeper obeys SIGUSR1 by reading `stop` ("REASON SECONDS"): SIGTERM to everything that the job
-# started, SIGKILL after that many seconds. Needs a POSIX sh, ln, mv, mkdir, rmdir, rm, sleep, and
-# grep where there are no cgroups.
+# Needs a POSIX sh, ln, readlink, mv, cp, mkdir, rmdir, rm, sleep, and grep where there are no
+# cgroups.
 
 PATH=/usr/bin:/bin:$PATH
 export PATH
@@ -140,7 +141,7 @@ members() { # -> $members: pids, without the keeper, its timer and this shell
         # Orphans come to the keeper: without children there is nothing left.
         children=
         read -r children <"/proc/$$/task/$$/children"
-        case " $children " in "  " | " $timer ") return 0 ;; esac
+        [ -n "$children" ] || return 0
     fi
     scan
 }
@@ -160,7 +161,7 @@ scan() { # by the mark in the environment, the keeper's session, and the tree be
         grown=
         while read -r pid ppid sid state; do
             case $state in Z* | X*) continue ;; esac
-            case $pid in "" | "$$" | "$keeper" | "$timer") continue ;; esac
+            case $pid in "" | "$$" | "$keeper") continue ;; esac
             case " $members " in *" $pid "*) continue ;; esac
             if [ "$sid" = "$keeper" ] || [ "$ppid" = "$keeper" ]; then
                 :
@@ -199,8 +200,8 @@ signal_members() { # $1 signal
     [ -z "$members" ] || kill "-$1" $members 2>/dev/null
 }
 
-end_members() { # $1 seconds from SIGTERM to SIGKILL
-    members "${2-}"
+end_members() { # $1 seconds from SIGTERM to SIGKILL, $2 how to look for them
+    members "$2"
     [ -n "$members" ] || return 0
     left=$(($1 * 20))
     if [ "$left" -gt 0 ]; then
@@ -208,18 +209,20 @@ end_members() { # $1 seconds from SIGTERM to SIGKILL
         signal_members CONT
     fi
     while [ -n "$members" ]; do
-        if [ -n "$poked" ]; then
-            poked=
-            read_stop && [ "$stop_grace" = 0 ] && left=0
-        fi
-        if [ "$left" -le 0 ]; then
-            [ -e "$cgroup/cgroup.kill" ] && set_limit 1 "$cgroup/cgroup.kill"
-            signal_members KILL
-        fi
+        [ "$left" -gt 0 ] || kill_members
         left=$((left - 1))
-        sleep 0.05 2>/dev/null || sleep 1
-        members "${2-}"
+        pause
+        members "$2"
     done
+}
+
+kill_members() {
+    [ ! -e "$cgroup/cgroup.kill" ] || set_limit 1 "$cgroup/cgroup.kill"
+    signal_members KILL
+}
+
+pause() {
+    sleep 0.05 2>/dev/null || sleep 1
 }
 
 # ---- the stages ----
@@ -386,30 +389,67 @@ read_stop() { # -> $stop_reason, $stop_grace
     read -r stop_reason stop_grace <"$job_folder/stop"
 } 2>/dev/null
 
-over() { # whether the timer has run out
-    [ -n "$timer" ] && ! kill -0 "$timer" 2>/dev/null
+set_timer() { # -> $timer: a shell that waits, then stops the job
+    [ -n "$job_max_duration" ] || return 0
+    (
+        # "$!" is set with the fork itself: no moment in which the sleep would be left behind.
+        trap '[ -z "$!" ] || kill "$!"; exit' TERM
+        sleep "$job_max_duration" &
+        wait "$!"
+        [ -e "$job_folder/stop" ] || echo 'max_duration 10' >"$job_folder/stop"
+        exec /bin/sh "$job_folder/job.sh" stop
+    ) </dev/null >/dev/null 2>&1 &
+    timer=$!
 }
 
-await() { # -> $code of $child, obeying `stop` and the timer meanwhile
-    while :; do
-        if over; then
-            timer='' stop_reason=max_duration
-            end_members 10
-        fi
-        if [ -n "$poked" ]; then
-            poked=
-            read_stop && end_members "$stop_grace"
-        fi
-        wait "$child" 2>/dev/null
-        code=$?
-        kill -0 "$child" 2>/dev/null || break
+stop() { # one at a time; the one at it reads again what `stop` says
+    keeper=$(readlink "$job_folder/pid") || exit 0
+    identify
+    until ln -s "$identity" "$job_folder/stopping" 2>/dev/null; do
+        other=$(readlink "$job_folder/stopping") || exit 0
+        is_alive "$other" && exit 0
+        rm -f "$job_folder/stopping"
     done
-    # bash and busybox may have collected the child while a trap interrupted `wait`.
-    if [ "$code" -gt 128 ] && command -v '[[' >/dev/null; then
-        wait "$child" 2>/dev/null
-        again=$?
-        case $again:$(kill -l "$code" 2>/dev/null) in 127:CHLD | 127:USR1) code=127 ;; 127:*) ;; *) code=$again ;; esac
+    identity=$keeper keeper=${keeper%%:*} timer='' told='' left=''
+    read_cgroups
+    while [ ! -e "$job_folder/exit" ] && is_alive "$identity"; do
+        members quick
+        read_stop || exit 0
+        if [ -z "$told" ] && [ -n "$members" ]; then
+            : >"$job_folder/stopped"
+            told=yes left=$((stop_grace * 20))
+            if [ "$left" -gt 0 ]; then
+                signal_members TERM
+                signal_members CONT
+            fi
+        fi
+        [ "$stop_grace" != 0 ] || left=0
+        if [ -n "$told" ]; then
+            [ "$left" -gt 0 ] || kill_members
+            left=$((left - 1))
+        fi
+        pause
+    done
+}
+
+is_alive() { # $1 an identity
+    started "${1%%:*}"
+    [ -n "$start" ] || { [ ! -d /proc/self ] && kill -0 "${1%%:*}" 2>/dev/null; } || return 1
+    boot=
+    { read -r boot </proc/sys/kernel/random/boot_id; } 2>/dev/null
+    [ "$1" = "${1%%:*}:$start:$boot" ]
+}
+
+read_cgroups() {
+    cgroup='' memory='' cgroups=''
+    if [ -e "$job_folder/cgroups" ]; then
+        { read -r cgroup && read -r memory && read -r cgroups; } <"$job_folder/cgroups"
+    else
+        # The keeper died before it could write down what it may have made.
+        track
+        limit
     fi
+    return 0
 }
 
 judge() { # -> $reason, $signal, $stage, $index, $oom from $code, `phase` and `stop`
@@ -417,7 +457,7 @@ judge() { # -> $reason, $signal, $stage, $index, $oom from $code, `phase` and `s
     { read -r stage index <"$job_folder/phase"; } 2>/dev/null
     [ "$code" -gt 128 ] && [ "$code" -le 192 ] && signal=$((code - 128))
     out_of_memory && oom=true
-    if [ -n "$stop_reason" ]; then
+    if [ -e "$job_folder/stopped" ] && read_stop; then
         reason=$stop_reason
         [ "$reason" = max_duration ] && code=124
     elif [ "$code" = 0 ]; then
@@ -467,7 +507,7 @@ keep() {
     if ! ln -s "$identity" "$job_folder/pid" 2>/dev/null; then
         [ "$(readlink "$job_folder/pid")" = "$identity" ] || exit 0
     fi
-    keeper=$$ poked='' stop_reason='' timer='' memory=''
+    keeper=$$ timer='' memory=''
     track
     [ -n "$cgroup" ] || adopt_orphans
     limited=yes
@@ -475,22 +515,18 @@ keep() {
     echo "$cgroup
 $memory
 $cgroups" >"$job_folder/cgroups"
-    # bash would announce every child that a signal ends.
-    [ -z "${BASH_VERSION-}" ] || exec 2>/dev/null
-    trap : HUP INT TERM QUIT CHLD
-    trap 'poked=1' USR1
-    # A stop may have been asked before there was anybody to hear it.
-    [ -e "$job_folder/stop" ] && poked=1
+    # Handled rather than ignored: what is ignored would be so in the job, too. And the job does
+    # not run with `&`: that would make it ignore SIGINT.
+    trap : HUP INT QUIT TERM
+    set_timer
     {
-        [ -n "$limited" ] || fail 'the limits of memory and cpu cannot be set on this machine'
-        stages
-    } >>"$job_folder/log" 2>&1 </dev/null &
-    child=$!
-    if [ -n "$job_max_duration" ]; then
-        sleep "$job_max_duration" &
-        timer=$!
-    fi
-    await
+        (
+            [ ! -e "$job_folder/stop" ] || give_up
+            [ -n "$limited" ] || fail 'the limits of memory and cpu cannot be set on this machine'
+            stages
+        ) >>"$job_folder/log" 2>&1 </dev/null
+        code=$?
+    } 2>/dev/null
     [ -z "$timer" ] || kill "$timer" 2>/dev/null
     end_members 2 quick
     # A second start may have come too late for its values to be read.
@@ -501,41 +537,38 @@ $cgroups" >"$job_folder/cgroups"
     exit 0
 }
 
+give_up() { # stopped before it began
+    : >"$job_folder/stopped"
+    exit 143
+}
+
 end() { # the keeper is gone: end what it left, and say so where it could not
-    keeper='' timer='' poked='' stop_reason='' memory='' cgroup='' cgroups=''
     identity=$(readlink "$job_folder/pid")
-    pid=${identity%%:*}
-    started "$pid"
-    boot=
-    { read -r boot </proc/sys/kernel/random/boot_id; } 2>/dev/null
-    if [ "$pid:$start:$boot" = "$identity" ] && [ -n "$start" ]; then exit 3; fi
-    code=137 reason=killed
+    is_alive "$identity" && exit 3
+    keeper='' timer='' code=137 ended=killed
+    read_cgroups
     if [ "${identity##*:}" = "$boot" ]; then
-        keeper=$pid
-        { read -r cgroup && read -r memory && read -r cgroups; } <"$job_folder/cgroups" 2>/dev/null
+        keeper=${identity%%:*}
         end_members 0 all
     else
-        reason=host_restarted
+        ended=host_restarted
     fi
     rm -f "$job_folder/env"
-    [ -e "$job_folder/exit" ] && exit 0
-    read_stop
-    ended=$reason
-    judge
-    [ -n "$stop_reason" ] || reason=$ended
-    write_exit
+    if [ ! -e "$job_folder/exit" ]; then
+        judge
+        [ -e "$job_folder/stopped" ] || reason=$ended
+        write_exit
+    fi
     drop_cgroups
 }
 
-# Only then does a timer's end interrupt bash's `wait`.
-# shellcheck disable=SC3040
-if [ -n "${BASH_VERSION-}" ]; then set -o posix; fi
 case ${1-keep} in
 keep) keep ;;
+stop) stop ;;
 end) end ;;
 probe) probe ;;
 *)
-    echo 'usage: sh job.sh [end]' >&2
+    echo 'usage: sh job.sh [stop | end | probe]' >&2
     exit 2
     ;;
 esac

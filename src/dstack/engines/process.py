@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -114,8 +115,6 @@ class ProcessEngine:
 
     def stop(self, directory: Path, *, kill: bool, reason: StopReason = "stopped") -> None:
         """See Engine."""
-        import signal
-
         grace = 0 if kill else self.grace
         names = ("job.sh", "pid", "exit", "stop")
         script, pid, ended, before = self.host.read_many([directory / name for name in names])
@@ -129,13 +128,10 @@ class ProcessEngine:
                 reason = "max_duration" if reason_before == "max_duration" else "stopped"
                 grace = min(grace, grace_before)
         self.host.put(directory, {"stop": File(f"{reason} {grace}\n".encode())})
-        keeper = _keeper(pid)
         if pid is None:
-            # The keeper reads `stop` first thing; it may just have claimed the job.
-            (pid,) = self.host.read_many([directory / "pid"])
-            keeper = _keeper(pid)
-        if keeper is not None:
-            self.host.signal(keeper, signal.SIGUSR1)
+            # The keeper looks for `stop` first thing.
+            return
+        self.host.spawn([*self.shell, f"{directory}/job.sh", "stop"], env={}, output=Path(os.devnull))
 
     def remove(self, run_folder: Path) -> None:
         """See Engine."""
@@ -154,6 +150,9 @@ class ProcessEngine:
         if keeper is not None:
             # Without its keeper the job ends here and now, and does not write where we delete.
             self.host.signal(keeper, signal.SIGKILL)
+            until = time.monotonic() + _END_TIMEOUT
+            while self.host.alive([keeper])[0] and time.monotonic() < until:
+                time.sleep(0.002)
         self._end(directory)
 
     def _end(self, directory: Path) -> Completed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from _thread import get_ident
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -213,7 +214,7 @@ def _exists(pid: int) -> bool:
 def _write(path: str, file: File) -> None:
     if file.keep and os.path.lexists(path):
         return
-    aside = f"{path}.{os.getpid()}"
+    aside = f"{path}.{os.getpid()}-{get_ident()}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     try:
         fd = os.open(aside, flags, file.mode)

@@ -103,9 +103,16 @@ def make_plan(
     `settings` are resolved (command line, file, profile, defaults); `python` is the version and
     the interpreter's path on the host (None: uv fetches it). Raises CannotStart, NoCapacity.
     """
-    if task.image is not None:
-        message = "containers are not there yet: this dstack runs tasks without `image` only"
-        raise CannotStart(message, hint="remove `image`, and give `python` instead")
+    only_in_containers = {
+        "image": task.image,
+        "entrypoint": task.entrypoint,
+        "registry_auth": task.registry_auth,
+        "home_dir": task.home_dir,
+    }
+    for name, value in only_in_containers.items():
+        if value is not None:
+            message = f"containers are not there yet: this dstack runs tasks without `{name}` only"
+            raise CannotStart(message, hint=f"remove `{name}`")
     if task.build:
         message = "builds are not there yet: this dstack runs tasks without `build` only"
         raise CannotStart(message, hint="move what `build` does to `setup`")

@@ -1,7 +1,8 @@
 """THE table of states and events. Nothing else writes a state.
 
 `apply(run, event)` gives the run after the event, or raises IllegalEvent and changes nothing.
-Pure: times come with the events. The diagram in docs/reference/runs.md is drawn from `TABLE`.
+Pure: times come with the events. The diagram in docs/reference/runs.md is drawn from `TABLE`
+by `diagram()`.
 """
 
 from __future__ import annotations
@@ -193,43 +194,66 @@ def _restarted(run: Run, event: Restarted) -> Run:
     )
 
 
-# (state, event) -> what it does. What is not here is illegal.
-TABLE: dict[tuple[Status, type], Callable[..., Run]] = {
-    ("submitted", Started): _started,
-    ("submitted", StopRequested): _stop,
-    ("submitted", StartFailed): _start_failed,
-    ("submitted", Unreachable): _unreachable,
-    ("submitted", Reached): _reached,
-    ("preparing", Began): _began,
-    ("preparing", StopRequested): _stop,
-    ("preparing", Ended): _ended,
-    ("preparing", Vanished): _vanished,
-    ("preparing", Unreachable): _unreachable,
-    ("preparing", Reached): _reached,
-    ("running", StopRequested): _stop,
-    ("running", Ended): _ended,
-    ("running", Vanished): _vanished,
-    ("running", Unreachable): _unreachable,
-    ("running", Reached): _reached,
+Move = tuple[Callable[..., Run], frozenset[Status]]
+_ANY_END: tuple[Status, ...] = ("done", "failed", "stopped")
+
+
+def _move(change: Callable[..., Run], *leads_to: Status) -> Move:
+    return change, frozenset(leads_to)
+
+
+# (state, event) -> what it does, and the states it may lead to. What is not here is illegal.
+TABLE: dict[tuple[Status, type], Move] = {
+    ("submitted", Started): _move(_started, "preparing"),
+    ("submitted", StopRequested): _move(_stop, "stopping"),
+    ("submitted", StartFailed): _move(_start_failed, "submitted", "failed"),
+    ("submitted", Unreachable): _move(_unreachable, "submitted"),
+    ("submitted", Reached): _move(_reached, "submitted"),
+    ("preparing", Began): _move(_began, "running"),
+    ("preparing", StopRequested): _move(_stop, "stopping"),
+    ("preparing", Ended): _move(_ended, "submitted", *_ANY_END),
+    ("preparing", Vanished): _move(_vanished, "submitted", "failed"),
+    ("preparing", Unreachable): _move(_unreachable, "preparing"),
+    ("preparing", Reached): _move(_reached, "preparing"),
+    ("running", StopRequested): _move(_stop, "stopping"),
+    ("running", Ended): _move(_ended, "submitted", *_ANY_END),
+    ("running", Vanished): _move(_vanished, "submitted", "failed"),
+    ("running", Unreachable): _move(_unreachable, "running"),
+    ("running", Reached): _move(_reached, "running"),
     # A start that was under way when somebody asked to stop is recorded, and then stopped.
-    ("stopping", Started): _started,
-    ("stopping", StartFailed): _start_failed,
-    ("stopping", StopRequested): _stop,
-    ("stopping", Ended): _ended,
-    ("stopping", Vanished): _vanished,
-    ("stopping", Unreachable): _unreachable,
-    ("stopping", Reached): _reached,
-    ("done", Restarted): _restarted,
-    ("failed", Restarted): _restarted,
-    ("stopped", Restarted): _restarted,
+    ("stopping", Started): _move(_started, "stopping"),
+    ("stopping", StartFailed): _move(_start_failed, "stopped"),
+    ("stopping", StopRequested): _move(_stop, "stopping"),
+    ("stopping", Ended): _move(_ended, *_ANY_END),
+    ("stopping", Vanished): _move(_vanished, "stopped"),
+    ("stopping", Unreachable): _move(_unreachable, "stopping"),
+    ("stopping", Reached): _move(_reached, "stopping"),
+    ("done", Restarted): _move(_restarted, "submitted"),
+    ("failed", Restarted): _move(_restarted, "submitted"),
+    ("stopped", Restarted): _move(_restarted, "submitted"),
 }
 
 
 def apply(run: Run, event: Event) -> Run:
     """The run after `event`, one version later. Raises IllegalEvent, and changes nothing."""
-    change = TABLE.get((run.status, type(event)))
-    if change is None:
+    move = TABLE.get((run.status, type(event)))
+    if move is None:
         raise IllegalEvent(run, event)
     if isinstance(event, Ended) and (not run.attempts or run.attempts[-1].exit is not None):
         raise IllegalEvent(run, event)
-    return _change(change(run, event), version=run.version + 1)
+    after = _change(move[0](run, event), version=run.version + 1)
+    if after.status not in move[1]:
+        raise AssertionError(run.status, event, after.status)
+    return after
+
+
+def diagram() -> str:
+    """The table as a Mermaid state diagram, for the docs: what changes a state, and where to."""
+    arrows: dict[tuple[str, str], list[str]] = {}
+    for (status, event), (_, targets) in TABLE.items():
+        for target in sorted(targets - {status}):
+            arrows.setdefault((status, target), []).append(event.__name__)
+    lines = ["stateDiagram-v2", "    [*] --> submitted"]
+    lines += [f"    {a} --> {b}: {', '.join(names)}" for (a, b), names in arrows.items()]
+    lines += [f"    {end} --> [*]" for end in _ANY_END]
+    return "\n".join(lines) + "\n"

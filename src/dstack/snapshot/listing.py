@@ -13,11 +13,12 @@ import subprocess
 from pathlib import Path
 
 from ..errors import DstackError
-from .project import Project, State
+from .project import FOLDERS_FILE, Project, State
 from .store import clean_environ, start
 
 _GIT_IGNORE = "--exclude-per-directory=.gitignore"
 _OWN_IGNORE = "--exclude-per-directory=.dstackignore"
+_FOLDERS = ("ls-files", "-z", "--others", "--directory")
 _NESTED = "nested:"
 
 
@@ -26,10 +27,12 @@ class Listing:
 
     `changed` may be modified, gone or new; `dropped` are in the index but excluded now. `unseen`
     are repositories inside the folder of which the index holds nothing yet, and `tracked` is a
-    fingerprint of what the other ones track.
+    fingerprint of what the other ones track. `folders` are those without any file in them that
+    is sent; `vague` says that the list may be short, because there are `hidden` files: git named
+    a folder, not what is in it.
     """
 
-    __slots__ = ("changed", "dropped", "tracked", "unseen")
+    __slots__ = ("changed", "dropped", "folders", "hidden", "tracked", "unseen", "vague")
 
     def __init__(
         self, changed: list[bytes], dropped: list[bytes], unseen: list[bytes], tracked: str
@@ -38,12 +41,16 @@ class Listing:
         self.dropped = dropped
         self.unseen = unseen
         self.tracked = tracked
+        self.folders: tuple[bytes, ...] = ()
+        self.hidden = False
+        self.vague = False
 
 
 class Question:
     """The git commands that have been asked, and what they answer. All of them only read."""
 
-    def __init__(self, project: Project, state: State) -> None:
+    def __init__(self, project: Project, state: State, *, thorough: bool = False) -> None:
+        self._thorough = thorough
         self._project = project
         self._state = state
         self._running: dict[str, subprocess.Popen[bytes]] = {}
@@ -57,13 +64,16 @@ class Question:
     def _start(self) -> None:
         # The slowest first.
         self._ask("modified", "diff-files", "--name-only", "--relative", "-z")
-        self._ask("new", "ls-files", "-z", "--others", _GIT_IGNORE)
+        self._ask("folders", *_FOLDERS, _GIT_IGNORE)
+        if self._thorough or self._own or self._state.hidden:
+            self._ask("new", "ls-files", "-z", "--others", _GIT_IGNORE)
         self._ask("excluded", "ls-files", "-z", "--cached", "--ignored", _GIT_IGNORE)
         if (self._project.top / ".git").exists():
             self._ask_user("tracked", b".", "--ignored", _GIT_IGNORE)
         for name in self._state.nested:
             self._ask_user(_NESTED + os.fsdecode(name), name)
         if self._own:
+            self._ask("folders-own", *_FOLDERS, _OWN_IGNORE)
             self._ask("new-own", "ls-files", "-z", "--others", _OWN_IGNORE)
             self._ask("excluded-own", "ls-files", "-z", "--cached", "--ignored", _OWN_IGNORE)
 
@@ -101,8 +111,11 @@ class Question:
             self.cancel()
 
     def _answer(self) -> Listing:
-        modified, new = self._names("modified"), self._names("new")
-        excluded, dropped = set(self._names("excluded")), set[bytes]()
+        modified = [name for name in self._names("modified") if name != FOLDERS_FILE]
+        shown = self._names("folders")
+        full = "new" in self._running
+        new = self._names("new") if full else [name for name in shown if name[-1:] != b"/"]
+        excluded, dropped = set(self._names("excluded")) - {FOLDERS_FILE}, set[bytes]()
         forced = self._user_names("tracked")
         nested, fingerprint = self._nested_names()
         tracked = {*forced, *nested}
@@ -115,12 +128,33 @@ class Question:
             new = [name for name in new if name in wanted]
             forced = [name for name in forced if name in wanted]
             dropped.update(self._names("excluded-own"))
+            dropped.discard(FOLDERS_FILE)
+            also = set(self._names("folders-own"))
+            shown = [name for name in shown if name in also]
         changed = {name: None for name in modified if name not in dropped}
         changed.update((name, None) for name in new if not name.endswith(b"/"))
         unseen = [name[:-1] for name in new if name.endswith(b"/")]
         for name in forced:
             self._sort_forced(name, changed, unseen)
-        return Listing(list(changed), list(dropped), unseen, fingerprint)
+        listing = Listing(list(changed), list(dropped), unseen, fingerprint)
+        self._sort_folders(listing, [name for name in shown if name[-1:] == b"/"], new, full)
+        return listing
+
+    def _sort_folders(
+        self, listing: Listing, shown: list[bytes], new: list[bytes], full: bool
+    ) -> None:
+        folders: list[bytes] = []
+        for name in shown:
+            bare = _bare_folders(os.path.join(os.fsencode(self._project.folder), name))
+            if bare is not None:
+                folders += [(name + below).rstrip(b"/") for below in bare]
+                continue
+            listing.hidden = True
+            if not full or any(other.startswith(name) for other in new):
+                listing.vague = True
+            else:
+                folders.append(name[:-1])
+        listing.folders = tuple(sorted(folders))
 
     def _sort_forced(self, name: bytes, changed: dict[bytes, None], unseen: list[bytes]) -> None:
         path = os.path.join(os.fsencode(self._project.folder), name)
@@ -157,6 +191,19 @@ class Question:
         if process.returncode != 0:
             return []
         return [name for name in output.split(b"\0") if name]
+
+
+def _bare_folders(folder: bytes) -> list[bytes] | None:
+    """The innermost folders of one that holds nothing but folders, relative; None if it holds
+    anything else.
+    """
+    found: list[bytes] = []
+    for where, folders, files in os.walk(folder):
+        if files or any(os.path.islink(os.path.join(where, name)) for name in folders):
+            return None
+        if not folders:
+            found.append(os.path.relpath(where, folder) if where != folder else b"")
+    return found
 
 
 def _refuse_unreadable(folder: Path, complaint: bytes) -> None:

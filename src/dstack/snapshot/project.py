@@ -5,6 +5,9 @@ HOME/code/projects/KEY          git's index: every file's stat data and blob
 HOME/code/projects/KEY.held     held by whoever changes the index (its git commands inherit it)
 HOME/code/projects/KEY.state    the tree that the index stands for, and what git cannot tell
 ```
+
+git knows no empty folders: a file of ours in the tree's root names them, and is gone when the
+tree has been checked out.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ from pathlib import Path
 
 from .store import ObjectStore
 
+FOLDERS_FILE = b".dstack-empty-folders"
+FOLDERS_HEAD = b"dstack: empty folders\0"
 _CHECKSUM = 20  # the last bytes of an index file, gitformat-index(5)
 
 
@@ -24,10 +29,20 @@ class State:
 
     `tree` is the project's tree; `files` counts its files; `nested` are the repositories inside
     it (relative paths) and `tracked` a fingerprint of what they track; `ignore_files` says whether
-    it holds a `.dstackignore`.
+    it holds a `.dstackignore`, `hidden` whether there are folders of which nothing is sent, though
+    they are not empty; `folders` are those and the empty ones.
     """
 
-    __slots__ = ("checksum", "files", "ignore_files", "nested", "tracked", "tree")
+    __slots__ = (
+        "checksum",
+        "files",
+        "folders",
+        "hidden",
+        "ignore_files",
+        "nested",
+        "tracked",
+        "tree",
+    )
 
     def __init__(
         self,
@@ -37,6 +52,8 @@ class State:
         nested: tuple[bytes, ...] = (),
         tracked: str = "-",
         ignore_files: bool = False,
+        folders: tuple[bytes, ...] = (),
+        hidden: bool = False,
     ) -> None:
         self.checksum = checksum
         self.tree = tree
@@ -44,6 +61,8 @@ class State:
         self.nested = nested
         self.tracked = tracked
         self.ignore_files = ignore_files
+        self.folders = folders
+        self.hidden = hidden
 
 
 class Project:
@@ -80,21 +99,30 @@ class Project:
     def load(self) -> State:
         """The state as last saved; an empty one where there is none that makes sense."""
         try:
-            head, _, rest = self._state.read_bytes().partition(b"\n")
-            checksum, tree, files, tracked, ignored = head.decode("ascii").split()
-            nested = tuple(name for name in rest.split(b"\0") if name)
-            return State(bytes.fromhex(checksum), tree, int(files), nested, tracked, ignored == "1")
+            head, nested, folders = self._state.read_bytes().split(b"\n\0")
+            checksum, tree, files, tracked, ignored, hidden = head.decode("ascii").split()
+            return State(
+                bytes.fromhex(checksum),
+                tree,
+                int(files),
+                tuple(nested.split(b"\0")[:-1]),
+                tracked,
+                ignored == "1",
+                tuple(folders.split(b"\0")[:-1]),
+                hidden == "1",
+            )
         except (OSError, ValueError):
             return State()
 
     def save(self, state: State) -> None:
         """Write the state aside, then rename; the tree is needed from now on."""
         self.store.set_ref(f"projects/{self.key}", state.tree)
-        head = f"{state.checksum.hex()} {state.tree} {state.files} "
-        head += f"{state.tracked} {int(state.ignore_files)}\n"
+        head = f"{state.checksum.hex()} {state.tree} {state.files} {state.tracked} "
+        head += f"{int(state.ignore_files)} {int(state.hidden)}"
+        lists = (b"".join(n + b"\0" for n in names) for names in (state.nested, state.folders))
         aside = self._state.with_name(f"{self.key}.state.tmp-{os.getpid()}")
         try:
-            aside.write_bytes(head.encode("ascii") + b"\0".join(state.nested))
+            aside.write_bytes(b"\n\0".join((head.encode("ascii"), *lists)))
             aside.replace(self._state)
         except OSError as error:
             raise self.store.unusable(error) from None

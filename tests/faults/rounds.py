@@ -1,0 +1,281 @@
+"""One round of killing: a random job, random victims, a random moment; then what must be true.
+
+The verdict never depends on how fast the machine is: whatever the moment hit, the rules hold.
+The job writes each line twice, to its output and then to a file of its own: that file is the truth.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.support import Dstack, processes_of, wait_for
+
+# Generous: a busy machine is no bug.
+DEADLINE = 120.0
+
+_LINES = """\
+say() {{ echo "$1"; echo "$1" >>{side}/$DSTACK_ATTEMPT.lines; }}
+echo $DSTACK_ATTEMPT >>{side}/starts
+i=0; while [ $i -lt {lines} ]; do i=$((i + 1)); say "$DSTACK_ATTEMPT:$i"; {pace}; done
+"""
+# Everything that may outlive its parent carries the token, so that it is found without a mark.
+_CHILDREN = {
+    "none": "",
+    "background": "sleep {token} &",
+    "session": "setsid sleep {token} >/dev/null 2>&1 &",
+    "orphan": "(setsid sh -c 'sleep {token} & sleep {token}' &)",
+    "unmarked": "(env -i setsid sleep {token} &)",
+    "deaf": "(trap '' TERM HUP INT; setsid sleep {token} &)",
+}
+_PACES = (":", "sleep 0.01", "sleep 0.03", "[ $((i % 7)) != 0 ] || sleep 0.1")
+_VICTIMS = ("cli", "keeper", "supervisor", "cli+keeper", "cli+supervisor", "all", "stop", "none")
+
+
+class Round:
+    """What is done in one round, all drawn from `seed`."""
+
+    def __init__(self, seed: int, side: Path) -> None:
+        draw = random.Random(seed)  # noqa: S311 - to repeat it, not to keep a secret
+        self.seed = seed
+        self.name = f"round-{seed}"
+        self.token = f"{4000 + seed}.{os.getpid()}"
+        self.side = side
+        self.lines = draw.choice((1, 5, 20, 60))
+        self.pace = draw.choice(_PACES)
+        self.children = draw.choice(list(_CHILDREN))
+        self.code = draw.choice((0, 0, 3, 77))
+        self.retry = draw.random() < 0.25
+        self.setup = draw.random() < 0.25
+        self.detached = draw.random() < 0.4
+        self.victims = draw.choice(_VICTIMS)
+        self.after = draw.choice((draw.uniform(0, 0.3), draw.uniform(0, 1.0), draw.uniform(0, 2.0)))
+        self.kill = draw.random() < 0.5  # `stop -x`
+        self.stop_lives = draw.choice((draw.uniform(0, 0.3), 60.0))
+
+    def __str__(self) -> str:
+        return " ".join(f"{key}={value}" for key, value in vars(self).items() if key != "side")
+
+    def task(self) -> str:
+        """The task file."""
+        body = _LINES.format(side=self.side, lines=self.lines, pace=self.pace)
+        # With retry the first attempt fails and the second one does not.
+        end = f"[ $DSTACK_ATTEMPT != 1 ] || exit {self.code}" if self.retry else f"exit {self.code}"
+        script = _CHILDREN[self.children].format(token=self.token) + "\n" + body + end
+        text = "type: task\n"
+        if self.retry:
+            text += "retry: {on_events: [error, interruption], duration: 1h}\n"
+        if self.setup:
+            text += f"setup:\n  - echo setup >>{self.side}/setups\n"
+        return text + "commands:\n  - |\n" + "".join(f"    {line}\n" for line in script.split("\n"))
+
+
+def play(dstack: Dstack, folder: Path, plan: Round) -> None:
+    """Play the round in the project `folder`, and check what must be true."""
+    plan.side.mkdir(parents=True)
+    (folder / ".dstack.yml").write_text(plan.task())
+    shown = plan.side / "shown"
+    with shown.open("wb") as out, (plan.side / "said").open("wb") as err:
+        detach = ["-d"] if plan.detached else []
+        args = ["run", ".", "-n", plan.name, *detach]
+        cli = dstack.start(*args, cwd=folder, stdout=out, stderr=err)
+        try:
+            time.sleep(plan.after)
+            hit, stopped = _strike(dstack, plan, cli)
+            run = _settle(dstack, plan)
+            code = cli.wait(DEADLINE)
+        finally:
+            cli.kill()
+            cli.wait()
+    if run is None:
+        # Killed before it was recorded: then nothing may have been started either.
+        assert "cli" in hit, f"no run, and nobody killed it: {(plan.side / 'said').read_text()}"
+        assert not (plan.side / "starts").exists()
+        _nothing_left(dstack, plan, None)
+        return
+    _check_output(dstack, plan, run, None if plan.detached else shown.read_bytes(), code)
+    _check_end(plan, run, hit, stopped)
+    _check_starts(plan, run)
+    _nothing_left(dstack, plan, str(run["id"]))
+
+
+# ---- killing ----
+
+
+def _strike(dstack: Dstack, plan: Round, cli: subprocess.Popen[bytes]) -> tuple[set[str], bool]:
+    """Kill the victims; who was there to be killed, and whether a stop was asked."""
+    if plan.victims == "none":
+        return set(), False
+    if plan.victims == "stop":
+        args = ["stop", plan.name, *(["-x"] if plan.kill else [])]
+        stop = dstack.start(*args, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            stop.wait(plan.stop_lives)
+        except subprocess.TimeoutExpired:
+            stop.kill()
+            stop.wait()
+        return set(), True
+    hit = set()
+    who = "cli keeper supervisor" if plan.victims == "all" else plan.victims
+    # The order is drawn, too: who dies first decides who might still act.
+    order = who.replace("+", " ").split()
+    random.Random(plan.seed).shuffle(order)  # noqa: S311
+    for victim in order:
+        if victim == "cli":
+            if cli.poll() is None:
+                cli.kill()
+                hit.add(victim)
+        else:
+            pids = supervisors(dstack) if victim == "supervisor" else keepers(dstack)
+            for pid in pids:
+                kill(pid)
+                hit.add(victim)
+    return hit, False
+
+
+def kill(pid: int) -> None:
+    """SIGKILL; one that has just ended is no error."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def supervisors(dstack: Dstack) -> list[int]:
+    """The background supervisors of this state folder."""
+    found = processes_of(dstack.home)
+    return [int(line.split()[0]) for line in found if "-m dstack.supervise" in line]
+
+
+def keepers(dstack: Dstack) -> list[int]:
+    """The keepers of jobs that have not ended."""
+    found = []
+    for pid in dstack.home.glob("runs/*/*/pid"):
+        try:
+            identity = os.readlink(pid)
+        except OSError:
+            continue
+        if not (pid.parent / "exit").exists():
+            found.append(int(identity.split(":")[0]))
+    return found
+
+
+# ---- what must be true ----
+
+
+def _settle(dstack: Dstack, plan: Round) -> dict[str, Any] | None:
+    """Look with `ps` until the run has ended; None when there is none."""
+
+    def ended() -> list[dict[str, Any]] | None:
+        runs = [run for run in dstack.ps("-a") if run["name"] == plan.name]
+        if any(run["status"] not in ("done", "failed", "stopped") for run in runs):
+            return None
+        # A command that still lives may be about to record the run.
+        if not runs and _living_cli(dstack, plan):
+            return None
+        return runs or [{}]
+
+    runs = wait_for(ended, f"{plan} to end", timeout=DEADLINE)
+    assert len(runs) == 1, f"two runs of one name: {runs}"
+    return runs[0] or None
+
+
+def _living_cli(dstack: Dstack, plan: Round) -> bool:
+    return any(f"-n {plan.name}" in line for line in processes_of(dstack.home))
+
+
+def _check_output(
+    dstack: Dstack, plan: Round, run: dict[str, Any], shown: bytes | None, code: int
+) -> None:
+    """No byte lost, none doubled, in `logs` and in what an attached command showed."""
+    log = dstack.raw("logs", plan.name).stdout
+    by_attempt: dict[str, list[str]] = {}
+    for line in log.decode().splitlines():
+        attempt, colon, _ = line.partition(":")
+        assert colon and attempt.isdigit(), f"a foreign line in the output: {line!r}"
+        by_attempt.setdefault(attempt, []).append(line)
+    for attempt, lines in by_attempt.items():
+        assert lines == [f"{attempt}:{i}" for i in range(1, len(lines) + 1)]
+    for path in plan.side.glob("*.lines"):
+        truth = path.read_text().splitlines()
+        lines = by_attempt.get(path.stem, [])
+        # Killed between the two writes, the output is one line ahead.
+        assert lines[: len(truth)] == truth, f"attempt {path.stem}: output was lost"
+        assert len(lines) <= len(truth) + 1
+    if run["status"] == "done" or run["reason"] == "command_failed":
+        assert len(by_attempt[str(run["attempt"])]) == plan.lines
+    if shown is None:
+        return
+    assert log.startswith(shown), "an attached command showed what is not in the log"
+    if code != -signal.SIGKILL:
+        assert shown == log
+        assert code == run["exit_code"]
+
+
+def _check_end(plan: Round, run: dict[str, Any], hit: set[str], stopped: bool) -> None:
+    """The right end, with the right code and reason."""
+    last = int(run["attempt"] or 0)
+    own = plan.code if not plan.retry or last == 1 else 0
+    natural = ("done", "completed", 0) if own == 0 else ("failed", "command_failed", own)
+    end = (run["status"], run["reason"], run["exit_code"])
+    allowed = {natural}
+    if "keeper" in hit and not plan.retry:
+        allowed.add(("failed", "killed", 137))
+    if stopped and run["reason"] == "stopped":
+        assert run["status"] == "stopped"
+        # Stopped in the pause before a retry, it keeps the code of the attempt that had ended.
+        assert run["exit_code"] in (143, 137, 0, plan.code), run
+        return
+    assert end in allowed, f"{end} is none of {allowed}: {run}"
+    if plan.retry and end == natural and "keeper" not in hit:
+        assert last == (1 if plan.code == 0 else 2)
+
+
+def _check_starts(plan: Round, run: dict[str, Any]) -> None:
+    """Each attempt was started once."""
+    path = plan.side / "starts"
+    starts = path.read_text().split() if path.exists() else []
+    assert len(starts) == len(set(starts)), f"started twice: {starts}"
+    last = int(run["attempt"] or 0)
+    assert all(int(start) <= last for start in starts)
+    if run["status"] == "done" or run["reason"] == "command_failed":
+        assert str(last) in starts
+    setups = plan.side / "setups"
+    if plan.setup and starts:
+        # One that was killed may have been killed in it, and then does it again.
+        assert 1 <= len(setups.read_text().split()) <= last
+
+
+def _nothing_left(dstack: Dstack, plan: Round, run_id: str | None) -> None:
+    """No process of the run, marked or not, and no cgroup."""
+
+    def gone() -> bool:
+        return not _left(dstack, plan, run_id)
+
+    try:
+        wait_for(gone, "the run's processes to be gone", timeout=30)
+    except AssertionError:
+        raise AssertionError(f"left behind: {_left(dstack, plan, run_id)}") from None
+
+
+def _left(dstack: Dstack, plan: Round, run_id: str | None) -> list[str]:
+    marked = processes_of(dstack.home, [run_id] if run_id else [])
+    left = [line for line in marked if "-m dstack.supervise" not in line]
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            command = (entry / "cmdline").read_bytes().split(b"\0")
+            # An empty command line is a zombie's.
+            if plan.token.encode() in command:
+                left.append(f"{entry.name} {command!r}")
+        except OSError:
+            continue
+    if run_id:
+        left += map(str, Path("/sys/fs/cgroup").glob(f"*/**/dstack-{run_id}-*"))
+    return left
