@@ -81,7 +81,8 @@ def measure(root: Path, files: int, size: int, rounds: int) -> None:
         git(fresh, "init", "-q", "--bare", ".")
         git(project, "add", "-A", GIT_DIR=str(fresh), GIT_WORK_TREE=str(project))
 
-    line("first snapshot", *versus(first, add, 3), "git add -A, fresh index", "<=1.5")
+    first_time, added = versus(first, add, 3)
+    line("first snapshot", first_time, added, "git add -A, fresh index", "<=1.5")
     for left in (*root.glob("home*"), *root.glob("fresh*")):
         shutil.rmtree(left)
 

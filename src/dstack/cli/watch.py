@@ -117,13 +117,19 @@ def watch(supervisor: Supervisor, stored: Stored) -> int:
 
 
 def _forward(run: Run, stack: ExitStack) -> None:
-    from ..ports.check import guard
+    from ..ports.check import guarded
     from ..ports.forward import Forwarder
+    from ..ports.listening import owned_by_run
     from .localports import shares_ports
 
     shared = shares_ports(run.plan)
-    allowed = guard(run.plan.ports, run.ports, run.id) if shared else None
-    forwarder = Forwarder(run.ports, shared=shared, allowed=allowed)
+    foreign = guarded(run.plan.ports, run.ports) if shared else frozenset()
+
+    def allowed(port: int) -> bool:
+        # Somebody else had the port when it was chosen: only the run's own app may be reached.
+        return port not in foreign or owned_by_run(port, run.id)
+
+    forwarder = Forwarder(run.ports, shared=shared, allowed=allowed if foreign else None)
     forwarder.start()
     stack.callback(forwarder.close)
 

@@ -6,7 +6,7 @@ HOME/code/projects/KEY.held     held by whoever changes the index (its git comma
 HOME/code/projects/KEY.state    the tree that the index stands for, and what git cannot tell
 ```
 
-git knows no empty folders: a file of ours in the tree's root names them, and is gone when the
+No empty folders are known to git: a file of ours in the tree's root names them, and is gone when the
 tree has been checked out.
 """
 
@@ -21,6 +21,7 @@ from .store import ObjectStore
 
 FOLDERS_FILE = b".dstack-empty-folders"
 FOLDERS_HEAD = b"dstack: empty folders\0"
+_BETWEEN = b"/"  # no name: they are relative
 _CHECKSUM = 20  # the last bytes of an index file, gitformat-index(5)
 
 
@@ -99,16 +100,17 @@ class Project:
     def load(self) -> State:
         """The state as last saved; an empty one where there is none that makes sense."""
         try:
-            head, nested, folders = self._state.read_bytes().split(b"\n\0")
+            head, *names = self._state.read_bytes().split(b"\0")
             checksum, tree, files, tracked, ignored, hidden = head.decode("ascii").split()
+            middle = names.index(_BETWEEN)
             return State(
                 bytes.fromhex(checksum),
                 tree,
                 int(files),
-                tuple(nested.split(b"\0")[:-1]),
+                tuple(names[:middle]),
                 tracked,
                 ignored == "1",
-                tuple(folders.split(b"\0")[:-1]),
+                tuple(names[middle + 1 :]),
                 hidden == "1",
             )
         except (OSError, ValueError):
@@ -119,10 +121,10 @@ class Project:
         self.store.set_ref(f"projects/{self.key}", state.tree)
         head = f"{state.checksum.hex()} {state.tree} {state.files} {state.tracked} "
         head += f"{int(state.ignore_files)} {int(state.hidden)}"
-        lists = (b"".join(n + b"\0" for n in names) for names in (state.nested, state.folders))
+        words = (head.encode("ascii"), *state.nested, _BETWEEN, *state.folders)
         aside = self._state.with_name(f"{self.key}.state.tmp-{os.getpid()}")
         try:
-            aside.write_bytes(b"\n\0".join((head.encode("ascii"), *lists)))
+            aside.write_bytes(b"\0".join(words))
             aside.replace(self._state)
         except OSError as error:
             raise self.store.unusable(error) from None

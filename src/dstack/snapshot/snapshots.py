@@ -11,7 +11,7 @@ from ..errors import DstackError, StoreError
 from ..paths import Home
 from .listing import Listing, Question
 from .project import Project, repository_around
-from .spare import Spares
+from .spare import Spares, make_folders
 from .store import EMPTY_TREE, GitFailed, ObjectStore, remove_folder
 from .update import Progress, Update
 
@@ -74,6 +74,7 @@ class Pending:
         notice: Callable[[str], None] | None,
     ) -> Snapshot:
         project, state = self._project, self._state
+        listing: Listing | None = None
         try:
             listing = self._question.answer()
         except GitFailed:
@@ -84,7 +85,9 @@ class Pending:
                 return Snapshot(state.tree, state.files, 0)
         lock = project.lock()
         try:
-            return self._update(Update(project, lock, progress, notice))
+            if project.checksum() != self._checksum:
+                listing = None  # another command was here meanwhile
+            return self._update(Update(project, lock, progress, notice), listing)
         finally:
             os.close(lock)
 
@@ -94,15 +97,17 @@ class Pending:
             bool(checksum)
             and checksum == self._checksum == state.checksum
             and listing.tracked == state.tracked
-            and not (listing.changed or listing.dropped or listing.unseen)
+            and listing.folders == state.folders
+            and not (listing.changed or listing.dropped or listing.unseen or listing.vague)
         )
 
-    def _update(self, update: Update) -> Snapshot:
+    def _update(self, update: Update, listing: Listing | None) -> Snapshot:
         project = self._project
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                state = update.run(project.load())
+                state = update.run(project.load(), listing)
             except GitFailed as error:
+                listing = None
                 if attempt == _ATTEMPTS:
                     raise _given_up(project.folder, error) from None
                 if attempt > 1:
@@ -152,6 +157,7 @@ class Snapshots:
             if tree != EMPTY_TREE:
                 index = aside.with_name(f"{aside.name}.index")
                 self._store.git("read-tree", "-u", "--reset", tree, top=aside, index=index)
+                make_folders(aside)
             aside.rename(target)
         except OSError as error:
             if not target.exists():

@@ -17,10 +17,26 @@ import os
 from pathlib import Path
 
 from ..errors import StoreError
+from .project import FOLDERS_FILE, FOLDERS_HEAD
 from .store import EMPTY_TREE, GitFailed, ObjectStore, remove_folder
 
 _LARGEST = 256_000_000  # bytes; a larger one would take more disk than it saves time
 _MOST = 8  # spares
+
+
+def make_folders(folder: Path) -> bool:
+    """Make the empty folders that the tree checked out into `folder` names; whether there are."""
+    named = folder / os.fsdecode(FOLDERS_FILE)
+    try:
+        text = named.read_bytes()
+    except OSError:
+        return False
+    if not text.startswith(FOLDERS_HEAD):  # the user's own file
+        return False
+    for name in text[len(FOLDERS_HEAD) :].split(b"\0")[:-1]:
+        (folder / os.fsdecode(name)).mkdir(parents=True, exist_ok=True)
+    named.unlink()
+    return True
 
 
 class Spares:
@@ -64,16 +80,21 @@ class Spares:
         record = self._root / f"{key}.tree"
         remove_folder(aside)
         index.with_name(f"{index.name}.lock").unlink(missing_ok=True)
+        move = ("read-tree", "-m", "-u", tree)
         try:
-            (self._root / record.read_text()).rename(aside)
-            move = ("read-tree", "-m", "-u", tree)
+            old, _, folders = record.read_text().partition(" ")
+            (self._root / old).rename(aside)
+            if folders:  # git would not know which of them to take away
+                remove_folder(aside)
         except OSError:
+            pass
+        if not aside.exists():
             aside.mkdir()
             index.unlink(missing_ok=True)
             move = ("read-tree", "-u", "--reset", tree)
         record.unlink(missing_ok=True)
         self._store.git(*move, top=aside, index=index, hold=(lock,))
-        record.write_text(tree)
+        record.write_text(f"{tree} folders" if make_folders(aside) else tree)
         aside.rename(self._root / tree)
         self._drop_oldest()
 

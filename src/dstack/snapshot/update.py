@@ -10,7 +10,7 @@ from collections.abc import Callable
 from ..errors import DstackError
 from ..text import size
 from .listing import Listing, Question
-from .project import Project, State
+from .project import FOLDERS_FILE, FOLDERS_HEAD, Project, State
 from .store import EMPTY_TREE
 
 _MARK = b".dstack-nested"  # makes git look into a nested repository; gone when the update is done
@@ -50,14 +50,15 @@ class Update:
         self._prefix = b"" if prefix == b"." else prefix + b"/"
         self.sent = 0  # bytes of content that the store may not have had
 
-    def run(self, state: State) -> State:
-        """Ask what differs, and make it so.
+    def run(self, state: State, listing: Listing | None) -> State:
+        """Make the index as the folder is; `listing` is what differs, None where it must be asked.
 
         Raises GitFailed when a file changed under our hands or the index is damaged, DstackError
         naming a file that cannot be read, StoreError when the disk is full.
         """
         project = self._project
-        listing, asked = self._look(state)
+        sound = project.checksum() == state.checksum
+        listing, asked = self._look(state, listing)
         gone = listing.dropped
         files: list[bytes] = []
         sizes: dict[bytes, int] = {}
@@ -77,16 +78,22 @@ class Update:
             self._git("update-index", "--force-remove", "-z", "--stdin", stdin=_lines(gone))
         if files:
             self._add(files, sizes)
+        if gone or listing.vague:  # what is left may be empty folders
+            listing = Question(project, asked, thorough=True).answer()
+        if not sound or listing.folders != state.folders:
+            self._set_folders(listing.folders)
         return State(
             tree=self._write_tree(),
             checksum=project.checksum(),
-            files=project.entries(),
+            files=project.entries() - bool(listing.folders),
+            folders=listing.folders,
+            hidden=listing.hidden,
             nested=asked.nested,
             tracked=listing.tracked,
             ignore_files=asked.ignore_files,
         )
 
-    def _look(self, state: State) -> tuple[Listing, State]:
+    def _look(self, state: State, listing: Listing | None) -> tuple[Listing, State]:
         """What differs, and what was known when it was asked for the last time.
 
         Repositories inside the folder are looked into, and ignore files that came to light
@@ -95,16 +102,19 @@ class Update:
         nested = {name: None for name in state.nested if os.path.lexists(self._folder + name)}
         asked = State(nested=tuple(nested), ignore_files=state.ignore_files)
         for _ in range(_DEPTH):
-            listing = Question(self._project, asked).answer()
+            if listing is None or listing.vague:
+                listing = Question(self._project, asked, thorough=True).answer()
             fresh = [name for name in listing.unseen if not _git_refuses(name, link=False)]
             ignored = asked.ignore_files or _holds_ignore_file(listing.changed)
             if not fresh and ignored == asked.ignore_files:
-                break
+                return listing, asked
             nested.update((name, None) for name in fresh)
             asked = State(nested=tuple(nested), ignore_files=ignored)
             marks = (b"100644 %b\t%b%b/%b" % (_EMPTY_BLOB, self._prefix, n, _MARK) for n in fresh)
             self._git("update-index", "-z", "--index-info", stdin=_lines(list(marks)))
-        return listing, asked
+            listing = None
+        message = f"{self._project.folder} holds repositories nested too deeply"
+        raise DstackError(message, hint="exclude them in .dstackignore")
 
     def _size(self, name: bytes) -> int | None:
         """Bytes of a file or link; None for what is gone or is something else now."""
@@ -128,6 +138,15 @@ class Update:
             hold=(self._lock,),
             stdin=stdin,
         )
+
+    def _set_folders(self, folders: tuple[bytes, ...]) -> None:
+        if not folders:
+            self._git("update-index", "--force-remove", "--", os.fsdecode(FOLDERS_FILE))
+            return
+        text = FOLDERS_HEAD + _lines(list(folders))
+        blob = self._git("hash-object", "-w", "--stdin", stdin=text).strip()
+        entry = b"100644 %b\t%b%b" % (blob, self._prefix, FOLDERS_FILE)
+        self._git("update-index", "-z", "--index-info", stdin=_lines([entry]))
 
     def _write_tree(self) -> str:
         if self._project.entries() == 0:

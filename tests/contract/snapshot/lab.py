@@ -81,12 +81,14 @@ def user_git(*arguments: str, cwd: Path) -> str:
 
 
 def contents(folder: Path) -> Tree:
-    """Every file and link below a folder: what it is and what it holds; without `.git`."""
+    """Every file, link and empty folder below a folder, and what it holds; without `.git`."""
     found: Tree = {}
     base = os.fsencode(folder)
     for where, folders, files in os.walk(base):
         folders[:] = [name for name in folders if name != b".git"]
         links = [name for name in folders if os.path.islink(os.path.join(where, name))]
+        if not folders and not files and where != base:
+            found[os.path.relpath(where, base)] = ("empty folder", b"")
         for name in files + links:
             path = os.path.join(where, name)
             mode = os.lstat(path).st_mode

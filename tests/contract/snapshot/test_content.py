@@ -177,6 +177,55 @@ def test_an_empty_folder_and_one_emptied(lab: Lab) -> None:
     assert lab.take().files == 0
 
 
+def test_empty_folders_come_and_go(lab: Lab) -> None:
+    folder = lab.project
+    (folder / "empty").mkdir()
+    (folder / "deep/er/est").mkdir(parents=True)
+    lab.write("new/file", "1")
+    (folder / "new/beside it\n").mkdir()
+    for _ in range(2):
+        assert lab.seen() == contents(folder)
+    assert (lab.take().sent, lab.take().files) == (0, 1)
+    (folder / "new/file").unlink()
+    (folder / "empty").rmdir()
+    assert lab.seen() == contents(folder)
+    lab.write("deep/er/est/file", "1")
+    assert lab.seen() == contents(folder)
+    for name in ("deep/er/est/file", "new/beside it\n", "new"):
+        path = folder / name
+        path.rmdir() if path.is_dir() else path.unlink()
+    assert lab.seen() == contents(folder)
+    (folder / "deep/er/est").rmdir()
+    (folder / "deep/er").rmdir()
+    (folder / "deep").rmdir()
+    assert lab.seen() == {}
+
+
+def test_a_new_file_in_a_folder_that_was_empty_or_hidden(lab: Lab) -> None:
+    for ignore in (".gitignore", ".dstackignore"):
+        lab.write(ignore, "*.log\n")
+        lab.write("logs/a.log", "1")
+        (lab.project / "empty").mkdir()
+        folders = {b"logs": ("empty folder", b""), b"empty": ("empty folder", b"")}
+        ignored = {ignore.encode(): ("file", b"*.log\n")}
+        for _ in range(2):
+            assert lab.seen() == folders | ignored
+        assert lab.take().sent == 0
+        for name in ("logs/new", "empty/new"):
+            lab.write(name, "1")
+            assert lab.seen()[name.encode()] == ("file", b"1")
+            (lab.project / name).unlink()
+            assert lab.seen() == folders | ignored
+        (lab.project / ignore).unlink()
+        (lab.project / "logs/a.log").unlink()
+
+
+def test_the_users_own_file_may_be_called_as_ours(lab: Lab) -> None:
+    lab.write(".dstack-empty-folders", "theirs\n")
+    lab.write("a", "1")
+    assert lab.names() == [".dstack-empty-folders", "a"]
+
+
 def test_a_project_folder_with_an_odd_name(lab: Lab) -> None:
     folder = lab.project / "odd: *'\"\n name "
     folder.mkdir()

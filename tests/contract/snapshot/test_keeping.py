@@ -48,6 +48,16 @@ def test_a_spare_follows_the_project(lab: Lab) -> None:
     assert contents(given) == contents(lab.project)
 
 
+def test_a_spare_has_the_empty_folders_of_its_tree_and_no_others(lab: Lab) -> None:
+    lab.write("a", "1")
+    (lab.project / "first").mkdir()
+    lab.snapshots.prepare_spare(lab.project, lab.take().tree)
+    (lab.project / "first").rename(lab.project / "second")
+    lab.snapshots.prepare_spare(lab.project, lab.take().tree)
+    assert lab.seen() == contents(lab.project)
+    assert spares(lab) == []
+
+
 def test_a_spare_of_another_state_is_not_taken(lab: Lab) -> None:
     lab.write("a", "1")
     lab.snapshots.prepare_spare(lab.project, lab.take().tree)
