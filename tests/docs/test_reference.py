@@ -101,7 +101,7 @@ def test_every_exit_code_is_documented() -> None:
     kinds = [k for k in vars(errors).values() if isinstance(k, type)]
     codes = {k.exit_code for k in kinds if issubclass(k, errors.DstackError)} | OTHER_CODES
     assert {1, 2, 125} < codes
-    text = page("commands.md")
+    text = page("exit-codes.md")
     assert not [code for code in sorted(codes) if not re.search(rf"`{code}\b", text)]
 
 

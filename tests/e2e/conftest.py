@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import socket
 import subprocess
 import textwrap
 from collections.abc import Callable
@@ -50,3 +53,24 @@ def printed(dstack: Dstack) -> Callable[[str, str], str]:
         return wait_for(there, f"{name} to print {text!r}", timeout=60)
 
     return wait
+
+
+_PORTS = itertools.count()
+
+
+def free_port() -> int:
+    """A port that nobody has: below those that the system hands out, each worker its own."""
+    worker = int("".join(filter(str.isdigit, os.environ.get("PYTEST_XDIST_WORKER", ""))) or 0)
+    first = 20000 + worker % 8 * 1500
+    for step in _PORTS:
+        port = first + (os.getpid() * 7 + step) % 1400
+        if not is_open(port):
+            return port
+    raise AssertionError
+
+
+def is_open(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether somebody listens there."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.settimeout(5)
+        return probe.connect_ex((host, port)) == 0

@@ -34,7 +34,9 @@ _CHILDREN = {
     "deaf": "(trap '' TERM HUP INT; setsid sleep {token} &)",
 }
 _PACES = (":", "sleep 0.01", "sleep 0.03", "[ $((i % 7)) != 0 ] || sleep 0.1")
-_VICTIMS = ("cli", "keeper", "supervisor", "cli+keeper", "cli+supervisor", "all", "stop", "none")
+_VICTIMS = ("cli", "keeper", "supervisor", "cli+keeper", "cli+supervisor", "all", "stop")
+# What is waited for before the blow, as moments counted in seconds hit other things on other days.
+_MOMENTS = ("typed", "folder", "claimed", "lines", "lines", "lines", "exit")
 
 
 class Round:
@@ -46,7 +48,7 @@ class Round:
         self.name = f"round-{seed}"
         self.token = f"{4000 + seed}.{os.getpid()}"
         self.side = side
-        self.lines = draw.choice((1, 5, 20, 60))
+        self.lines = draw.choice((1, 20, 40, 60))
         self.pace = draw.choice(_PACES)
         self.children = draw.choice(list(_CHILDREN))
         self.code = draw.choice((0, 0, 3, 77))
@@ -54,7 +56,9 @@ class Round:
         self.setup = draw.random() < 0.25
         self.detached = draw.random() < 0.4
         self.victims = draw.choice(_VICTIMS)
-        self.after = draw.choice((draw.uniform(0, 0.3), draw.uniform(0, 1.0), draw.uniform(0, 2.0)))
+        self.moment = draw.choice(_MOMENTS)
+        self.part = draw.random()  # of the lines
+        self.after = draw.uniform(0, 0.4 if self.moment == "typed" else 0.04)
         self.kill = draw.random() < 0.5  # `stop -x`
         self.stop_lives = draw.choice((draw.uniform(0, 0.3), 60.0))
 
@@ -80,12 +84,13 @@ def play(dstack: Dstack, folder: Path, plan: Round) -> None:
     plan.side.mkdir(parents=True)
     (folder / ".dstack.yml").write_text(plan.task())
     shown = plan.side / "shown"
+    before = set(dstack.home.glob("runs/*"))
     with shown.open("wb") as out, (plan.side / "said").open("wb") as err:
         detach = ["-d"] if plan.detached else []
         args = ["run", ".", "-n", plan.name, *detach]
         cli = dstack.start(*args, cwd=folder, stdout=out, stderr=err)
         try:
-            time.sleep(plan.after)
+            _await_moment(dstack, plan, before, cli)
             hit, stopped = _strike(dstack, plan, cli)
             run = _settle(dstack, plan)
             code = cli.wait(DEADLINE)
@@ -96,8 +101,10 @@ def play(dstack: Dstack, folder: Path, plan: Round) -> None:
         # Killed before it was recorded: then nothing may have been started either.
         assert "cli" in hit, f"no run, and nobody killed it: {(plan.side / 'said').read_text()}"
         assert not (plan.side / "starts").exists()
+        _st(f'{plan.seed} NORUN {plan.victims} {plan.moment}\n')
         _nothing_left(dstack, plan, None)
         return
+    _st(f"{plan.seed} {plan.victims} {plan.moment} hit={sorted(hit)} det={plan.detached} retry={plan.retry} {run and (run['status'],run['reason'],run['exit_code'],run['attempt'])} {len(list(plan.side.glob('*.lines')))}\n")
     _check_output(dstack, plan, run, None if plan.detached else shown.read_bytes(), code)
     _check_end(plan, run, hit, stopped)
     _check_starts(plan, run)
@@ -107,10 +114,33 @@ def play(dstack: Dstack, folder: Path, plan: Round) -> None:
 # ---- killing ----
 
 
+def _await_moment(
+    dstack: Dstack, plan: Round, before: set[Path], cli: subprocess.Popen[bytes]
+) -> None:
+    """Wait for the moment of the blow, or for the run's end when that comes first."""
+
+    def reached() -> bool:
+        new = set(dstack.home.glob("runs/*")) - before
+        job = next(iter(new)) / "1" if new else None
+        if plan.moment == "typed" or (job is not None and (job / "exit").exists()):
+            return True
+        if job is None or (plan.detached and "supervisor" in plan.victims and cli.poll() is None):
+            return False
+        if plan.detached and "supervisor" in plan.victims and not supervisors(dstack):
+            return False
+        if plan.moment == "lines":
+            lines = [path.read_bytes().count(b"\n") for path in plan.side.glob("*.lines")]
+            return sum(lines) >= plan.part * plan.lines
+        if plan.moment == "claimed":
+            return os.path.lexists(job / "pid")
+        return plan.moment == "folder"
+
+    wait_for(reached, f"the moment of {plan}", timeout=DEADLINE)
+    time.sleep(plan.after)
+
+
 def _strike(dstack: Dstack, plan: Round, cli: subprocess.Popen[bytes]) -> tuple[set[str], bool]:
     """Kill the victims; who was there to be killed, and whether a stop was asked."""
-    if plan.victims == "none":
-        return set(), False
     if plan.victims == "stop":
         args = ["stop", plan.name, *(["-x"] if plan.kill else [])]
         stop = dstack.start(*args, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -279,3 +309,6 @@ def _left(dstack: Dstack, plan: Round, run_id: str | None) -> list[str]:
     if run_id:
         left += map(str, Path("/sys/fs/cgroup").glob(f"*/**/dstack-{run_id}-*"))
     return left
+
+def _st(t):
+    with open('/tmp/g/stats','a') as f: f.write(t)

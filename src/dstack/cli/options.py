@@ -100,6 +100,13 @@ def settings_of(args: argparse.Namespace) -> Settings:
     )
 
 
+def name_of(args: argparse.Namespace) -> str | None:
+    """`-n`. Raises UsageError."""
+    from ..config.values import parse_name
+
+    return None if args.name is None else read("-n", parse_name, args.name)
+
+
 def env_of(args: argparse.Namespace) -> tuple[EnvVar, ...]:
     """`-e` options. Raises UsageError."""
     from ..config.values import parse_env_item

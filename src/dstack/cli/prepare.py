@@ -19,7 +19,7 @@ from ..paths import Home
 from ..run.model import Plan
 from ..run.plan import Offer, Place, make_plan
 from ..store.secrets import Vault
-from .options import env_of, ports_of, settings_of
+from .options import env_of, name_of, ports_of, settings_of
 from .project import PROFILES, cache_key
 
 # What a run gets of the submitting shell; docs/guide/environment.md lists them.
@@ -53,14 +53,15 @@ class Request:
         self.settings = settings_of(args)
         self.env = env_of(args)
         self.ports = ports_of(args)
-        self.named = args.name is not None
+        self.name = name_of(args)
+        self.named = self.name is not None
 
     def load(self, fallback_name: str) -> Task:
         """The task, with the command line's `-e` and `-p` added. Raises FileErrors."""
         source = read_file(self.file, _shown(self.file))
         secrets = frozenset(self.vault.names())
         context = Context(
-            name=self.args.name,
+            name=self.name,
             fallback_name=fallback_name,
             args=self.rest,
             secrets=secrets,

@@ -62,15 +62,24 @@ def run(args: argparse.Namespace) -> int:
         request = Request(home, supervisor.vault, args, args.rest, project)
         if pending is None:
             return _dry_run(request, supervisor)
-        stored = _submit(request, supervisor, pending)
+        stored, files = _submit(request, supervisor, pending)
     finally:
         if pending is not None:
             pending.cancel()
-    if args.detach:
-        return detach(supervisor, stored)
-    from .watch import watch
+    try:
+        _show_plan(stored.run, files)
+        if args.detach:
+            return detach(supervisor, stored)
+        from .watch import watch
 
-    return watch(supervisor, stored)
+        return watch(supervisor, stored)
+    except KeyboardInterrupt:
+        # Before anybody was there to ask; a run that is left would be started by the next command.
+        from .stopping import wait_ended
+
+        supervisor.request_stop(stored, kill=False, code=130)
+        wait_ended(supervisor, [stored])
+        raise
 
 
 def _fallback_name(supervisor: Supervisor) -> str:
@@ -91,8 +100,11 @@ def _check_build(args: argparse.Namespace) -> None:
         raise CannotStart(message, hint="leave out --build and --force-build")
 
 
-def _submit(request: Request, supervisor: Supervisor, pending: Pending) -> Stored:
-    """Everything up to a run that is kept and whose lease is ours. Raises DstackError."""
+def _submit(request: Request, supervisor: Supervisor, pending: Pending) -> tuple[Stored, int]:
+    """Everything up to a run that is kept and whose lease is ours; its number of files.
+
+    Raises DstackError.
+    """
     from ..store.runs import NameTaken
     from ..text import say
     from .prepare import taken_values
@@ -119,8 +131,7 @@ def _submit(request: Request, supervisor: Supervisor, pending: Pending) -> Store
         except BaseException:
             supervisor.snapshots.release(new.id)
             raise
-        _show_plan(stored.run, snapshot.files)
-        return stored
+        return stored, snapshot.files
     raise NameTaken(plan.name)
 
 
@@ -165,14 +176,14 @@ def _add(supervisor: Supervisor, new: Run) -> Stored:
         return supervisor.runs.add(new, supervisor.leases.take)
 
 
-def _show_plan(run: Run, files: int | None) -> None:
+def _show_plan(run: Run, files: int) -> None:
     from ..run.story import duration
     from ..text import say, size
 
     plan = run.plan
     limit = duration(plan.max_duration) if plan.max_duration else "off"
-    count = f", {files:,} files" if files is not None else ""
-    say(f"{run.name}: {plan.backend} ({plan.engine}), Python {plan.python}, max {limit}{count}")
+    count = f"{files:,} file{'' if files == 1 else 's'}"
+    say(f"{run.name}: {plan.backend} ({plan.engine}), Python {plan.python}, max {limit}, {count}")
     asked = plan.resources
     if (asked.cpu or asked.memory) and not plan.enforce:
         say("cpu and memory are not enforced: this machine does not allow it")

@@ -7,6 +7,8 @@ import signal
 import sys
 from contextlib import ExitStack
 
+from ..errors import CannotStart
+from ..run.events import StartFailed
 from ..run.model import Run
 from ..store.runs import Stored
 from ..supervise.attached import Detached, Watch
@@ -104,7 +106,13 @@ def watch(supervisor: Supervisor, stored: Stored) -> int:
     loop = Watch(supervisor, stored, screen, person.on_signal, _Story())
     with ExitStack() as stack:
         if run.ports and run.active:
-            _forward(run, stack)
+            try:
+                _forward(run, stack)
+            except CannotStart as problem:
+                if _refuse(supervisor, stored, problem):
+                    return report(stored.run)
+                # It was started before: its output is worth more than its ports.
+                warn(f"{problem.message}: no port of {run.name} is forwarded")
         try:
             run = loop.run()
         except Detached:
@@ -132,6 +140,19 @@ def _forward(run: Run, stack: ExitStack) -> None:
     forwarder = Forwarder(run.ports, shared=shared, allowed=allowed if foreign else None)
     forwarder.start()
     stack.callback(forwarder.close)
+
+
+def _refuse(supervisor: Supervisor, stored: Stored, problem: CannotStart) -> bool:
+    """End a run of ours that was not started yet; False when there is no such run."""
+    run = stored.run
+    untried = run.status == "submitted" and len(run.attempts) < run.first
+    if not untried or not supervisor.leases.take(stored.seq):
+        return False
+    hint = f" ({problem.hint})" if problem.hint else ""
+    failed = StartFailed(supervisor.clock(), "start_failed", problem.message + hint)
+    stored.run = supervisor.runs.record(run, failed)
+    supervisor.leases.drop(stored.seq)
+    return True
 
 
 def report(run: Run) -> int:

@@ -203,17 +203,19 @@ signal_members() { # $1 signal
 end_members() { # $1 seconds from SIGTERM to SIGKILL, $2 how to look for them
     members "$2"
     [ -n "$members" ] || return 0
-    left=$(($1 * 20))
-    if [ "$left" -gt 0 ]; then
-        signal_members TERM
-        signal_members CONT
-    fi
+    clock
+    last=$((now + $1 * 100))
+    [ "$1" = 0 ] || ask_members
     while [ -n "$members" ]; do
-        [ "$left" -gt 0 ] || kill_members
-        left=$((left - 1))
+        [ "$now" -lt "$last" ] || kill_members
         pause
         members "$2"
     done
+}
+
+ask_members() {
+    signal_members TERM
+    signal_members CONT
 }
 
 kill_members() {
@@ -221,8 +223,13 @@ kill_members() {
     signal_members KILL
 }
 
+clock() { # -> $now: hundredths of a second since some moment, whatever the wall clock does
+    if read -r up _ <"/proc/uptime"; then now=${up%.*}${up#*.}; else now=$((${now-0} + 5)); fi
+} 2>/dev/null
+
 pause() {
     sleep 0.05 2>/dev/null || sleep 1
+    clock
 }
 
 # ---- the stages ----
@@ -410,34 +417,29 @@ stop() { # one at a time; the one at it reads again what `stop` says
         is_alive "$other" && exit 0
         rm -f "$job_folder/stopping"
     done
-    identity=$keeper keeper=${keeper%%:*} timer='' told='' left=''
+    identity=$keeper keeper=${keeper%%:*} told='' last=0
     read_cgroups
+    clock
     while [ ! -e "$job_folder/exit" ] && is_alive "$identity"; do
         members quick
         read_stop || exit 0
         if [ -z "$told" ] && [ -n "$members" ]; then
             : >"$job_folder/stopped"
-            told=yes left=$((stop_grace * 20))
-            if [ "$left" -gt 0 ]; then
-                signal_members TERM
-                signal_members CONT
-            fi
+            told=yes last=$((now + stop_grace * 100))
+            [ "$stop_grace" = 0 ] || ask_members
         fi
-        [ "$stop_grace" != 0 ] || left=0
-        if [ -n "$told" ]; then
-            [ "$left" -gt 0 ] || kill_members
-            left=$((left - 1))
-        fi
+        [ "$stop_grace" != 0 ] || last=0
+        [ -z "$told" ] || [ "$now" -lt "$last" ] || kill_members
         pause
     done
 }
 
 is_alive() { # $1 an identity
-    started "${1%%:*}"
-    [ -n "$start" ] || { [ ! -d /proc/self ] && kill -0 "${1%%:*}" 2>/dev/null; } || return 1
     boot=
     { read -r boot </proc/sys/kernel/random/boot_id; } 2>/dev/null
-    [ "$1" = "${1%%:*}:$start:$boot" ]
+    started "${1%%:*}"
+    if [ -d /proc/self ] && [ -z "$start" ]; then return 1; fi
+    [ "$1" = "${1%%:*}:$start:$boot" ] && kill -0 "${1%%:*}" 2>/dev/null
 }
 
 read_cgroups() {
@@ -517,7 +519,7 @@ $memory
 $cgroups" >"$job_folder/cgroups"
     # Handled rather than ignored: what is ignored would be so in the job, too. And the job does
     # not run with `&`: that would make it ignore SIGINT.
-    trap : HUP INT QUIT TERM
+    trap : HUP INT QUIT TERM USR1 USR2
     set_timer
     {
         (
@@ -545,7 +547,7 @@ give_up() { # stopped before it began
 end() { # the keeper is gone: end what it left, and say so where it could not
     identity=$(readlink "$job_folder/pid")
     is_alive "$identity" && exit 3
-    keeper='' timer='' code=137 ended=killed
+    keeper='' code=137 ended=killed
     read_cgroups
     if [ "${identity##*:}" = "$boot" ]; then
         keeper=${identity%%:*}
@@ -555,6 +557,7 @@ end() { # the keeper is gone: end what it left, and say so where it could not
     fi
     rm -f "$job_folder/env"
     if [ ! -e "$job_folder/exit" ]; then
+        [ ! -e "$job_folder/stop" ] || : >"$job_folder/stopped"
         judge
         [ -e "$job_folder/stopped" ] || reason=$ended
         write_exit

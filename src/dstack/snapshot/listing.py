@@ -20,6 +20,7 @@ _GIT_IGNORE = "--exclude-per-directory=.gitignore"
 _OWN_IGNORE = "--exclude-per-directory=.dstackignore"
 _FOLDERS = ("ls-files", "-z", "--others", "--directory")
 _NESTED = "nested:"
+_UNREADABLE_HINT = "make it readable, or exclude it in .dstackignore"
 
 
 class Listing:
@@ -27,9 +28,9 @@ class Listing:
 
     `changed` may be modified, gone or new; `dropped` are in the index but excluded now. `unseen`
     are repositories inside the folder of which the index holds nothing yet, and `tracked` is a
-    fingerprint of what the other ones track. `folders` are those without any file in them that
-    is sent; `vague` says that the list may be short, because there are `hidden` files: git named
-    a folder, not what is in it.
+    fingerprint of what the other ones track. `folders` are the empty ones. `hidden` says that there
+    are others of which git named nothing but the folder, and `vague` that something in them may
+    have to be sent.
     """
 
     __slots__ = ("changed", "dropped", "folders", "hidden", "tracked", "unseen", "vague")
@@ -145,20 +146,25 @@ class Question:
     ) -> None:
         folders: list[bytes] = []
         for name in shown:
-            bare = _bare_folders(os.path.join(os.fsencode(self._project.folder), name))
+            path = os.path.join(os.fsencode(self._project.folder), name)
+            bare = _bare_folders(path)
             if bare is not None:
                 folders += [(name + below).rstrip(b"/") for below in bare]
-                continue
-            listing.hidden = True
-            if not full or any(other.startswith(name) for other in new):
-                listing.vague = True
-            else:
-                folders.append(name[:-1])
+            elif not _excludes_all(path):
+                listing.hidden = True
+                if not full or any(other.startswith(name) for other in new):
+                    listing.vague = True
         listing.folders = tuple(sorted(folders))
+        if not full and any(map(self._is_folder, listing.changed)):
+            listing.vague = True  # git shows no folder that has the name of a file in the index
+
+    def _is_folder(self, name: bytes) -> bool:
+        path = os.path.join(os.fsencode(self._project.folder), name)
+        return os.path.isdir(path) and not os.path.islink(path)
 
     def _sort_forced(self, name: bytes, changed: dict[bytes, None], unseen: list[bytes]) -> None:
         path = os.path.join(os.fsencode(self._project.folder), name)
-        if not os.path.isdir(path) or os.path.islink(path):
+        if not self._is_folder(name):
             if os.path.lexists(path):
                 changed[name] = None
         elif name not in self._state.nested and os.path.lexists(path + b"/.git"):
@@ -194,16 +200,35 @@ class Question:
 
 
 def _bare_folders(folder: bytes) -> list[bytes] | None:
-    """The innermost folders of one that holds nothing but folders, relative; None if it holds
-    anything else.
-    """
+    """The innermost folders of one that holds only folders, relative; else None."""
     found: list[bytes] = []
-    for where, folders, files in os.walk(folder):
-        if files or any(os.path.islink(os.path.join(where, name)) for name in folders):
+    for where, folders, files in os.walk(folder, onerror=_unreadable):
+        folders[:] = [name for name in folders if name != b".git"]
+        if set(files) - {b".git"} or any(
+            os.path.islink(os.path.join(where, name)) for name in folders
+        ):
             return None
         if not folders:
             found.append(os.path.relpath(where, folder) if where != folder else b"")
     return found
+
+
+def _unreadable(error: OSError) -> None:
+    if isinstance(error, FileNotFoundError):
+        return
+    name = os.fsdecode(error.filename).rstrip("/")
+    message = f"cannot read the folder {name}: {error.strerror}"
+    raise DstackError(message, hint=_UNREADABLE_HINT)
+
+
+def _excludes_all(folder: bytes) -> bool:
+    """Whether the folder's own .gitignore says `*` alone, as those of environments and caches."""
+    try:
+        with open(os.path.join(folder, b".gitignore"), "rb") as file:
+            lines = file.read(500).splitlines()
+    except OSError:
+        return False
+    return [line for line in lines if line and not line.startswith(b"#")] == [b"*"]
 
 
 def _refuse_unreadable(folder: Path, complaint: bytes) -> None:
@@ -213,5 +238,4 @@ def _refuse_unreadable(folder: Path, complaint: bytes) -> None:
         name, _, why = rest.rpartition("': ")
         if head.startswith("warning: ") and name:
             message = f"cannot read the folder {folder / name}: {why}"
-            hint = "make it readable, or exclude it in .dstackignore"
-            raise DstackError(message, hint=hint)
+            raise DstackError(message, hint=_UNREADABLE_HINT)

@@ -6,8 +6,8 @@ HOME/code/projects/KEY.held     held by whoever changes the index (its git comma
 HOME/code/projects/KEY.state    the tree that the index stands for, and what git cannot tell
 ```
 
-No empty folders are known to git: a file of ours in the tree's root names them, and is gone when the
-tree has been checked out.
+No empty folders are known to git: a file of ours in the tree's root names them, and is gone when
+the tree has been checked out.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class State:
     `tree` is the project's tree; `files` counts its files; `nested` are the repositories inside
     it (relative paths) and `tracked` a fingerprint of what they track; `ignore_files` says whether
     it holds a `.dstackignore`, `hidden` whether there are folders of which nothing is sent, though
-    they are not empty; `folders` are those and the empty ones.
+    they are not empty; `folders` are the empty ones.
     """
 
     __slots__ = (

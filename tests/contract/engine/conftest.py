@@ -16,7 +16,7 @@ from dstack.paths import Home
 from dstack.run.model import Exit, Plan, Run
 from dstack.run.observation import Exited, Observation, Running
 
-DEADLINE = 20.0  # seconds; generous, for a loaded machine
+DEADLINE = 8.0  # seconds; generous, for a loaded machine
 
 SHELLS = {"dash": ("/usr/bin/dash",), "busybox": ("/usr/bin/busybox", "sh"), "bash": ("/bin/bash",)}
 

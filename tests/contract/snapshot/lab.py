@@ -50,8 +50,9 @@ class Lab:
         return contents(self.give(self.take(folder).tree))
 
     def names(self, folder: Path | None = None) -> list[str]:
-        """The names of what a run would see, sorted."""
-        return sorted(os.fsdecode(name) for name in self.seen(folder))
+        """The names of the files and links that a run would see, sorted."""
+        seen = self.seen(folder).items()
+        return sorted(os.fsdecode(name) for name, (kind, _) in seen if kind != "empty folder")
 
     def git(self, *arguments: str, cwd: Path | None = None) -> str:
         """The user's own git, in the user's own repository."""
@@ -87,7 +88,7 @@ def contents(folder: Path) -> Tree:
     for where, folders, files in os.walk(base):
         folders[:] = [name for name in folders if name != b".git"]
         links = [name for name in folders if os.path.islink(os.path.join(where, name))]
-        if not folders and not files and where != base:
+        if not folders and not set(files) - {b".git"} and where != base:
             found[os.path.relpath(where, base)] = ("empty folder", b"")
         for name in files + links:
             path = os.path.join(where, name)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from dstack.errors import DstackError
+from dstack.snapshot import update
 from tests.contract.snapshot.lab import Lab, contents, user_git
 
 
@@ -134,7 +135,7 @@ def test_odd_names(lab: Lab, name: bytes) -> None:
         file.write(b"22")
     assert lab.seen() == {name: ("file", b"22")}
     os.unlink(path)
-    assert lab.seen() == {}
+    assert lab.seen() == contents(lab.project)
 
 
 def test_names_that_differ_by_case_only(lab: Lab) -> None:
@@ -205,8 +206,8 @@ def test_a_new_file_in_a_folder_that_was_empty_or_hidden(lab: Lab) -> None:
     for ignore in (".gitignore", ".dstackignore"):
         lab.write(ignore, "*.log\n")
         lab.write("logs/a.log", "1")
-        (lab.project / "empty").mkdir()
-        folders = {b"logs": ("empty folder", b""), b"empty": ("empty folder", b"")}
+        (lab.project / "empty").mkdir(exist_ok=True)
+        folders = {b"empty": ("empty folder", b"")}
         ignored = {ignore.encode(): ("file", b"*.log\n")}
         for _ in range(2):
             assert lab.seen() == folders | ignored
@@ -248,24 +249,33 @@ def test_a_folder_that_is_not_there(lab: Lab, tmp_path: Path) -> None:
 def test_many_and_large_files(lab: Lab) -> None:
     for number in range(250):
         lab.write(f"many/{number}", f"{number}\n" * number)
-    lab.write("large", os.urandom(1_000_000) * 40)
+    lab.write("large", os.urandom(1_000_000) * 33)  # more than goes into a loose object
     assert lab.seen() == contents(lab.project)
-    lab.write("large", os.urandom(1_000_000) * 41)
+    lab.write("many/7", "changed")
     assert lab.seen() == contents(lab.project)
 
 
-def test_what_is_large_is_named(lab: Lab) -> None:
-    with (lab.project / "train.bin").open("wb") as file:
-        file.truncate(105 * 1024 * 1024)
+def test_what_is_large_is_named(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(update, "_LARGE", 2_000_000)
+    lab.write("train.bin", os.urandom(2 * 1024 * 1024))
     lab.write("small", "1")
     lab.take()
     assert lab.notices == [
-        "uploading 105 MB; largest: train.bin 105 MB"
-        " — add it to .gitignore if the run does not need it"
+        "uploading 2 MB; largest: train.bin 2 MB — add it to .gitignore if the run does not need it"
     ]
     lab.notices.clear()
+    lab.write("small", "2")
     lab.take()
     assert lab.notices == []
+
+
+def test_progress_rises_to_the_whole(lab: Lab) -> None:
+    lab.write("train.bin", os.urandom(1_000_000) * 300)
+    seen: list[tuple[int, int]] = []
+    lab.snapshots.begin(lab.project).finish(lambda now: seen.append((now.done, now.total)))
+    assert seen == sorted(set(seen))
+    assert {total for _, total in seen} == {300_000_000}
+    assert seen[-1] == (300_000_000, 300_000_000)
 
 
 ATTRIBUTES = """\

@@ -85,7 +85,7 @@ def test_snapshots_while_the_folder_changes_all_end_well(lab: Lab) -> None:
 @pytest.mark.parametrize("whole_group", [True, False], ids=["group", "python alone"])
 def test_killed_at_any_moment_the_next_one_is_right(lab: Lab, whole_group: bool) -> None:
     source = random.Random(7)
-    for round_ in range(12):
+    for round_ in range(6):
         fill(lab, 260, seed=round_)
         target = lab.project.parent / f"t{round_}"
         process = another(lab, target)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dstack.errors import StoreBusy, StoreError
-from dstack.snapshot import Snapshots, store
+from dstack.snapshot import Snapshots, spare, store
 from tests.contract.snapshot.lab import Lab, contents
 
 
@@ -21,8 +21,8 @@ def test_a_spare_is_taken_once(lab: Lab) -> None:
     lab.write("a/b", "1", mode=0o755)
     tree = lab.take().tree
     lab.snapshots.prepare_spare(lab.project, tree)
-    (spare,) = spares(lab)
-    inode = spare.stat().st_ino
+    (made,) = spares(lab)
+    inode = made.stat().st_ino
     first = lab.give(tree)
     assert first.stat().st_ino == inode
     assert spares(lab) == []
@@ -33,8 +33,8 @@ def test_a_spare_follows_the_project(lab: Lab) -> None:
     for name in ("same", "changed", "deleted", "d/x"):
         lab.write(name, "1")
     lab.snapshots.prepare_spare(lab.project, lab.take().tree)
-    (spare,) = spares(lab)
-    inode = (spare / "same").stat().st_ino
+    (made,) = spares(lab)
+    inode = (made / "same").stat().st_ino
     lab.write("changed", "2")
     (lab.project / "deleted").unlink()
     (lab.project / "d/x").unlink()
@@ -70,11 +70,11 @@ def test_a_half_made_spare_is_never_taken(lab: Lab) -> None:
     lab.write("a", "1")
     tree = lab.take().tree
     lab.snapshots.prepare_spare(lab.project, tree)
-    (spare,) = spares(lab)
-    (key,) = [path.stem for path in spare.parent.glob("*.tree")]
-    (spare / "a").unlink()
-    spare.rename(spare.with_name(f"{key}.tmp"))  # as a kill in the middle leaves it
-    spare.with_name(f"{key}.index.lock").write_bytes(b"half")
+    (made,) = spares(lab)
+    (key,) = [path.stem for path in made.parent.glob("*.tree")]
+    (made / "a").unlink()
+    made.rename(made.with_name(f"{key}.tmp"))  # as a kill in the middle leaves it
+    made.with_name(f"{key}.index.lock").write_bytes(b"half")
     assert lab.seen() == {b"a": ("file", b"1")}
     lab.snapshots.prepare_spare(lab.project, tree)
     assert [path.name for path in spares(lab)] == [tree]
@@ -97,9 +97,9 @@ def test_many_take_one_spare(lab: Lab) -> None:
     assert [contents(target) for target in targets] == [contents(lab.project)] * 6
 
 
-def test_no_spare_of_what_is_large(lab: Lab) -> None:
-    with (lab.project / "large").open("wb") as file:
-        file.truncate(260_000_000)
+def test_no_spare_of_what_is_large(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spare, "_LARGEST", 99)
+    lab.write("large", "x" * 100)
     lab.snapshots.prepare_spare(lab.project, lab.take().tree)
     assert spares(lab) == []
 

@@ -1,0 +1,269 @@
+"""The command line of `dstack run`: DIR, -f, arguments, --dry-run, and what is refused how."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import RunTask, Task
+from tests.support import Dstack, git_init, write_files
+
+
+def refused(
+    dstack: Dstack, done: subprocess.CompletedProcess[str], code: int, *words: str
+) -> None:
+    """Nothing was started, and one short message says why."""
+    assert (done.returncode, done.stdout) == (code, ""), done.stderr
+    assert "Traceback" not in done.stderr
+    assert "http" not in done.stderr
+    for word in words:
+        assert word in done.stderr
+    assert dstack.ps("-a") == []
+    assert not list(dstack.home.glob("runs/*"))
+
+
+def test_arguments_are_quoted_for_the_shell(run_task: RunTask) -> None:
+    text = "commands: [\"printf '<%s>' start ${{ run.args }}\"]"
+    odd = ["--epochs", "a b", "$HOME", "it's", '"', "*", "", "-x=1", "--", "-d", "ü\n"]
+    done = run_task(text, "--lr", "0.1", "--", *odd)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "".join(f"<{word}>" for word in ["start", "--lr", "0.1", *odd])
+
+
+def test_arguments_that_the_file_does_not_use_are_an_error(
+    dstack: Dstack, run_task: RunTask
+) -> None:
+    refused(dstack, run_task("commands: [echo hi]", "--epochs", "3"), 2, "--epochs 3", "run.args")
+
+
+def test_run_name_is_replaced(run_task: RunTask) -> None:
+    done = run_task("commands: ['echo ${{ run.name }}']", "-n", "given")
+    assert (done.returncode, done.stdout) == (0, "given\n")
+
+
+def test_a_file_with_errors_shows_all_of_them(dstack: Dstack, run_task: RunTask) -> None:
+    done = run_task("comands: [x]\npython: 2.7\nports: [70000]\nenv: [A B]\nmax_duration: soon")
+    refused(dstack, done, 2, 'did you mean "commands"')
+    places = re.findall(r"^\.dstack\.yml:(\d+):\d+: ", done.stderr, re.MULTILINE)
+    assert set(places) >= {"2", "3", "4", "5", "6"}
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"- a\n", b"\0\1\2", b"type: task\n\tcommands: [x]\n", b"a: [", b"\xff\xfe"]
+)
+def test_a_file_of_garbage(dstack: Dstack, tmp_path: Path, content: bytes) -> None:
+    folder = write_files(tmp_path / "project", {".dstack.yml": content})
+    refused(dstack, dstack("run", folder), 2, ".dstack.yml:")
+
+
+def test_the_type_lists_those_that_exist(dstack: Dstack, tmp_path: Path) -> None:
+    folder = write_files(tmp_path / "p", {".dstack.yml": "type: service\ncommands: [x]\n"})
+    refused(dstack, dstack("run", folder), 2, "task")
+
+
+def test_another_file_is_relative_to_where_the_user_stands(dstack: Dstack, task: Task) -> None:
+    folder = task(
+        "commands: [echo default]",
+        files={
+            "sub/train.dstack.yml": "type: task\ncommands: ['echo other in $(basename $PWD)']\n",
+            "sub/wrong.yml": "type: task\ncommands: [echo no]\n",
+            "sub/long.dstack.yaml": "type: task\ncommands: [echo yaml]\n",
+        },
+    )
+    git_init(folder)
+    sub = folder / "sub"
+    assert dstack.ok("run", ".", "-f", "train.dstack.yml", cwd=sub) == "other in sub\n"
+    assert dstack.ok("run", "sub", "-f", "sub/long.dstack.yaml", cwd=folder) == "yaml\n"
+    assert dstack.ok("run", "..", cwd=sub) == "default\n"
+    done = dstack("run", ".", "-f", "wrong.yml", cwd=sub)
+    assert done.returncode == 2
+    assert "NAME.dstack.yml" in done.stderr
+    done = dstack("run", ".", cwd=sub)
+    assert done.returncode == 2
+    assert "train.dstack.yml" in done.stderr
+
+
+def test_a_folder_outside_the_project(dstack: Dstack, task: Task) -> None:
+    inside = task("commands: [echo hi]", name="inside")
+    git_init(inside)
+    outside = task("commands: [echo hi]", name="outside")
+    refused(dstack, dstack("run", outside, cwd=inside), 2, "outside", str(outside))
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["missing"], ["missing"]),
+        ([".dstack.yml"], ["not a folder", "-f .dstack.yml"]),
+        ([], ["DIR"]),
+        ([".", "-f", "none.dstack.yml"], ["none.dstack.yml"]),
+        ([".", "--profile", "none"], ["none"]),
+        ([".", "--backend", "moon"], ["moon", "local"]),
+        ([".", "--cpu", "many"], ["--cpu many"]),
+        ([".", "-p", "70000"], ["-p 70000"]),
+        ([".", "-e", "1X=2"], ["-e 1X=2"]),
+        ([".", "-n", "Not_A_Name"], ["Not_A_Name"]),
+        ([".", "--max-duration", "soon"], ["--max-duration soon"]),
+        ([".", "--spot", "--on-demand"], ["--on-demand"]),
+    ],
+)
+def test_a_wrong_command_line(
+    dstack: Dstack, task: Task, args: list[str], words: list[str]
+) -> None:
+    refused(dstack, dstack("run", *args, cwd=task("commands: [echo no]")), 2, *words)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["fly"],
+        ["--fly"],
+        ["ps", "--fly"],
+        ["ps", "nobody"],
+        ["logs", "nobody"],
+        ["attach", "nobody"],
+        ["stop", "nobody"],
+        ["restart", "nobody"],
+        ["rm", "nobody"],
+        ["stop"],
+        ["rm"],
+        ["logs"],
+        ["secrets"],
+        ["secrets", "delete", "nobody"],
+        ["completion", "tcsh"],
+        ["validate", "missing.dstack.yml"],
+        ["logs", "nobody", "--tail", "x"],
+    ],
+)
+def test_wrong_commands_exit_with_2_and_name_what_is_wrong(
+    dstack: Dstack, args: list[str]
+) -> None:
+    done = dstack(*args)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 4
+    if len(args) > 1:
+        assert any(word in done.stderr for word in args[1:])
+
+
+def test_a_near_miss_gets_a_hint(dstack: Dstack) -> None:
+    assert 'did you mean "restart"?' in dstack("restrat").stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("image: ubuntu\ncommands: [echo hi]", "containers"),
+        ("image: ubuntu", "containers"),
+        ("build: [make]\ncommands: [echo hi]", "builds"),
+    ],
+)
+def test_what_is_not_there_yet_is_said_in_one_sentence(
+    dstack: Dstack, run_task: RunTask, text: str, word: str
+) -> None:
+    refused(dstack, run_task(text), 125, f"error: {word} are not there yet")
+
+
+def test_build_options_are_said_to_be_missing(dstack: Dstack, run_task: RunTask) -> None:
+    refused(dstack, run_task("commands: [echo hi]", "--build"), 125, "builds")
+
+
+def test_dry_run_prints_the_script_and_starts_nothing(dstack: Dstack, task: Task) -> None:
+    folder = task("""
+        env: [TOKEN]
+        setup: [pip install something]
+        commands: ["echo it's run", 'echo ${{ run.args }}']
+        """)
+    secret = {"TOKEN": "very-secret-value"}
+    done = dstack("run", ".", "--dry-run", "-n", "tried", "--", "a b", cwd=folder, env=secret)
+    assert done.returncode == 0
+    assert done.stdout.startswith("#!/bin/sh\n")
+    assert "pip install something" in done.stdout
+    assert "a b" in done.stdout
+    assert "very-secret-value" not in done.stdout
+    assert subprocess.run(["sh", "-n"], input=done.stdout, text=True, check=False).returncode == 0
+    assert dstack.ps("-a") == []
+    assert not list(dstack.home.glob("runs/*"))
+
+
+def test_odd_folders(dstack: Dstack, task: Task) -> None:
+    name = "a 'b' \"c\" $d `e` ünïcødé 日本"
+    folder = task(
+        """
+        cache: [kept here]
+        commands: [cat 'file ü.txt', 'python -c "print(1)"', pip --version > kept\\ here/v]
+        """,
+        name=name,
+        files={"file ü.txt": "content\n"},
+    )
+    assert dstack.ok("run", folder) == "content\n1\n"
+    assert dstack.ok("run", ".", cwd=folder) == "content\n1\n"
+
+
+def test_without_git_commands_say_so(dstack: Dstack, task: Task, tmp_path: Path) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("sh", "bash", "ls"):
+        (tools / name).symlink_to(f"/bin/{name}")
+    done = dstack("run", task("commands: [echo hi]"), env={"PATH": str(tools)})
+    assert done.returncode in {1, 125}
+    assert "git" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_state_folder_that_cannot_be_used(dstack: Dstack, task: Task, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = dstack("run", task("commands: [echo hi]"), env={"DSTACK_HOME": str(tmp_path / "file")})
+    assert done.returncode == 1
+    assert "DSTACK_HOME" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_state_folder_is_the_users_alone(dstack: Dstack, run_task: RunTask) -> None:
+    run_task("commands: [echo hi]")
+    assert dstack.home.stat().st_mode & 0o777 == 0o700
+
+
+def test_init_writes_a_file_that_runs_as_it_is(dstack: Dstack, tmp_path: Path) -> None:
+    folder = tmp_path / "fresh"
+    folder.mkdir()
+    done = dstack("init", cwd=folder)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "dstack run ." in done.stderr
+    assert dstack.ok("validate", cwd=folder) == ".dstack.yml: ok\n"
+    assert dstack.ok("run", ".", "-n", "first", cwd=folder).startswith("Hello from first")
+    before = (folder / ".dstack.yml").read_text()
+    assert dstack("init", cwd=folder).returncode == 2
+    assert (folder / ".dstack.yml").read_text() == before
+
+
+def test_an_empty_folder_hints_at_init(dstack: Dstack, tmp_path: Path) -> None:
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    done = dstack("run", ".", cwd=folder)
+    assert done.returncode == 2
+    assert "dstack init" in done.stderr
+
+
+def test_the_reader_of_the_output_goes_away(dstack: Dstack, task: Task) -> None:
+    folder = task("name: pipe\ncommands: [yes]")
+    line = f"{dstack.binary} run . | head -1"
+    done = subprocess.run(
+        ["bash", "-c", line + '; echo "${PIPESTATUS[0]}"'],
+        cwd=folder, env=dstack.env(), capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.stdout == "y\n141\n"
+    assert "Traceback" not in done.stderr
+    assert dstack.run_of("pipe")["status"] == "stopped"
+
+
+def test_schema_and_backend_are_json(dstack: Dstack) -> None:
+    assert "commands" in json.loads(dstack.ok("schema"))["properties"]
+    (local,) = json.loads(dstack.ok("backend", "--json"))
+    assert local["name"] == "local"
+    assert local["cpus"] == len(os.sched_getaffinity(0)) or local["cpus"] > 0
