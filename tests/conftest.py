@@ -49,10 +49,23 @@ def binary() -> str:
     return found
 
 
+@pytest.fixture(scope="session")
+def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the templates of environments lie, shared by all tests: each costs a second."""
+    base = tmp_path_factory.getbasetemp()
+    # xdist gives each worker a folder of its own below one.
+    shared = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "templates"
+    shared.mkdir(exist_ok=True)
+    return shared
+
+
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
-    """A state folder for this test alone (made by the first command)."""
-    return tmp_path / "home"
+def home(tmp_path: Path, templates: Path) -> Path:
+    """A state folder for this test alone, but for the templates of environments."""
+    folder = tmp_path / "home"
+    folder.mkdir(mode=0o700)
+    (folder / "envs").symlink_to(templates)
+    return folder
 
 
 @pytest.fixture

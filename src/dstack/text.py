@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # SGR numbers of ECMA-48, section 8.3.117.
 _COLOURS = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 _GAP = "  "
-_NARROWEST = 8  # columns that a shrunk cell keeps
+_NARROW = (8, 3)  # columns that a shrunk cell keeps: while that is enough, and at worst
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
@@ -144,12 +144,13 @@ def _fit(widths: list[int], columns: int) -> None:
     """Shrink widths in place until the line fits, or until nothing more can give way."""
     excess = sum(widths) + len(_GAP) * (len(widths) - 1) - columns
     middle = sorted(range(1, len(widths) - 1), key=lambda i: -widths[i])
-    for i in ([len(widths) - 1] if len(widths) > 1 else []) + middle:
-        if excess <= 0:
-            return
-        given = max(0, min(excess, widths[i] - _NARROWEST))
-        widths[i] -= given
-        excess -= given
+    for narrowest in _NARROW:
+        for i in ([len(widths) - 1] if len(widths) > 1 else []) + middle:
+            if excess <= 0:
+                return
+            given = max(0, min(excess, widths[i] - narrowest))
+            widths[i] -= given
+            excess -= given
 
 
 def terminal_columns(stream: TextIO | None) -> int | None:

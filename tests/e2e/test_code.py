@@ -17,7 +17,7 @@ LIST = r"find . -path ./.git -prune -o \( -type f -o -type l \) -print | LC_ALL=
 @pytest.mark.parametrize("git", [True, False])
 def test_what_is_sent_and_what_is_not(dstack: Dstack, task: Task, git: bool) -> None:
     folder = task(
-        f"commands: ['{LIST}']".replace("\\", "\\\\") if False else f"commands:\n  - {LIST}",
+        f"commands:\n  - {LIST}",
         files={
             "committed.py": "1\n",
             "changed.py": "1\n",
@@ -83,7 +83,6 @@ def test_later_edits_do_not_reach_the_run(
     assert dstack.ok("logs", "frozen") == "begun\nbefore\ngo\ntext\n"
     # Nor does what the run does reach the folder.
     assert (folder / "text").read_text() == "after\n"
-    assert dstack.ok("run", folder, "-n", "next", "--dry-run") != ""
 
 
 def test_the_repository_is_not_touched(dstack: Dstack, task: Task) -> None:

@@ -14,9 +14,7 @@ from tests.e2e.conftest import RunTask, Task
 from tests.support import Dstack, git_init, write_files
 
 
-def refused(
-    dstack: Dstack, done: subprocess.CompletedProcess[str], code: int, *words: str
-) -> None:
+def refused(dstack: Dstack, done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
     """Nothing was started, and one short message says why."""
     assert (done.returncode, done.stdout) == (code, ""), done.stderr
     assert "Traceback" not in done.stderr
@@ -140,9 +138,7 @@ def test_a_wrong_command_line(
         ["logs", "nobody", "--tail", "x"],
     ],
 )
-def test_wrong_commands_exit_with_2_and_name_what_is_wrong(
-    dstack: Dstack, args: list[str]
-) -> None:
+def test_wrong_commands_exit_with_2_and_name_what_is_wrong(dstack: Dstack, args: list[str]) -> None:
     done = dstack(*args)
     assert (done.returncode, done.stdout) == (2, "")
     assert "Traceback" not in done.stderr
@@ -267,3 +263,26 @@ def test_schema_and_backend_are_json(dstack: Dstack) -> None:
     (local,) = json.loads(dstack.ok("backend", "--json"))
     assert local["name"] == "local"
     assert local["cpus"] == len(os.sched_getaffinity(0)) or local["cpus"] > 0
+
+
+def test_what_argparse_finds_looks_like_every_other_error(dstack: Dstack) -> None:
+    assert dstack("logs").stderr.startswith("error: NAME is missing\nhint: dstack logs ")
+    assert dstack("ps", "--fly").stderr.startswith("error: --fly: not understood\nhint: ")
+
+
+def test_no_runs_yet(dstack: Dstack) -> None:
+    done = dstack("ps")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "dstack run DIR" in done.stderr
+
+
+def test_the_folder_that_the_user_stands_in_is_gone(dstack: Dstack, tmp_path: Path) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    line = f"rmdir '{folder}'; exec '{dstack.binary}' run ."
+    done = subprocess.run(
+        ["sh", "-c", line], cwd=folder, env=dstack.env(), capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: the folder you stand in is not there any more\n")

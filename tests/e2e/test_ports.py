@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 import urllib.request
@@ -58,7 +59,7 @@ def test_another_local_port_leads_to_the_app(dstack: Dstack, task: Task) -> None
     with attached(dstack, folder, "web") as output:
         assert page(local) == "through the port"
         assert dstack.run_of("web")["ports"] == [{"run": inside, "local": local}]
-        shown = wait_for(lambda: "Serving" in output.read_text() and output.read_text(), "output")
+        shown = wait_for(lambda: re.search("Serving.*\n", output.read_text()), "output").group()
         assert f"http://127.0.0.1:{local}/" in shown or f"http://localhost:{local}/" in shown
         assert f"http://0.0.0.0:{inside}" not in shown
     # What is kept is what the app printed.
@@ -135,6 +136,23 @@ def test_attach_forwards_and_detached_runs_do_not(dstack: Dstack, task: Task) ->
     dstack.ok("stop", "-x", "web")
     watching.communicate(timeout=60)
     assert watching.returncode == 137
+
+
+def test_attach_shows_the_output_though_the_port_is_taken_meanwhile(
+    dstack: Dstack, task: Task
+) -> None:
+    inside, local = free_port(), free_port()
+    text = "commands: [echo begun, 'while [ ! -e go ]; do sleep 0.05; done']"
+    dstack.ok("run", task(f"ports: ['{local}:{inside}']\n{text}"), "-n", "web", "-d")
+    with socket.create_server(("127.0.0.1", local)):
+        watching = dstack.start("attach", "web")
+        assert watching.stdout is not None
+        assert watching.stdout.readline() == b"begun\n"
+        (code,) = dstack.home.glob("runs/*/code")
+        (code / "go").touch()
+        _, talk = watching.communicate(timeout=60)
+    assert watching.returncode == 0
+    assert f"local port {local} is taken: no port of web is forwarded".encode() in talk
 
 
 @pytest.mark.parametrize("ports", ["[0]", "[65536]", "[8000, 8000]", "['8000:']", "[x]", "[*:80]"])

@@ -91,10 +91,10 @@ def test_the_table_fits_a_terminal_and_is_complete_when_piped(
     assert long in dstack.ok("ps")
     terminal = pexpect.spawn(
         dstack.binary, ["ps"], env={**dstack.env(), "TERM": "xterm"}, dimensions=(24, 80),
-        encoding="utf-8", timeout=30,
+        encoding="utf-8", timeout=30, cwd=dstack.cwd,
     )  # fmt: skip
     terminal.expect(pexpect.EOF)
-    shown = re.sub(r"\x1b\[[0-9;]*m", "", terminal.before).splitlines()
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", terminal.before or "").splitlines()
     assert len(shown) == 2
     assert all(len(line) <= 80 for line in shown)
     assert shown[1].startswith(name)
@@ -104,7 +104,7 @@ def test_ps_w_keeps_watching(dstack: Dstack, task: Task) -> None:
     dstack.ok("run", task(FOREVER), "-n", "seen", "-d")
     terminal = pexpect.spawn(
         dstack.binary, ["ps", "-w"], env={**dstack.env(), "TERM": "xterm"}, encoding="utf-8",
-        timeout=60,
+        timeout=60, cwd=dstack.cwd,
     )  # fmt: skip
     terminal.expect("seen +running")
     dstack.ok("stop", "seen", "-x")
@@ -136,7 +136,7 @@ def test_logs_are_byte_for_byte(dstack: Dstack, task: Task) -> None:
     assert re.sub(rb"(?m)^" + stamp, b"", stamped) == expected
 
 
-def test_logs_follow_until_the_end(dstack: Dstack, task: Task, printed: Printed) -> None:
+def test_logs_follow_until_the_end(dstack: Dstack, task: Task) -> None:
     folder = task("""
         name: followed
         commands:
@@ -202,7 +202,9 @@ def test_stop_ends_everything_with_sigterm_first(
 
 
 def test_stop_x_does_not_wait(dstack: Dstack, task: Task, printed: Printed) -> None:
-    folder = task("name: stubborn\ncommands: [trap '' TERM, echo begun, 'while :; do sleep 1; done']")
+    folder = task(
+        "name: stubborn\ncommands: [trap '' TERM, echo begun, 'while :; do sleep 1; done']"
+    )
     dstack.ok("run", folder, "-d")
     printed("stubborn", "begun")
     dstack.ok("stop", "-x", "stubborn")
@@ -275,6 +277,20 @@ def test_without_a_terminal_signals_stop_the_run(
     assert dstack.run_of("signalled")["status"] == "stopped"
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_right_at_the_start_leaves_no_run(
+    dstack: Dstack, task: Task, number: signal.Signals
+) -> None:
+    starting = dstack.start("run", task(FOREVER), "-n", "early")
+    assert starting.stderr is not None
+    assert starting.stderr.readline().startswith(b"early: local")
+    starting.send_signal(number)
+    starting.communicate(timeout=60)
+    assert starting.returncode == 128 + number
+    run = dstack.run_of("early")
+    assert (run["status"], run["exit_code"]) == ("stopped", 128 + number)
+
+
 def test_a_killed_command_loses_nothing(dstack: Dstack, task: Task) -> None:
     folder = task("""
         name: orphan
@@ -304,11 +320,14 @@ def test_nothing_goes_on_when_nothing_is_active(dstack: Dstack, task: Task) -> N
 
 def test_completion_lists_run_names(dstack: Dstack, task: Task) -> None:
     dstack.ok("run", task("commands: [echo hi]"), "-n", "finished")
-    script = dstack.ok("completion", "bash") + """
+    script = (
+        dstack.ok("completion", "bash")
+        + """
 COMP_WORDS=(dstack logs fin) COMP_CWORD=2 COMP_LINE="dstack logs fin" COMP_POINT=15
 _dstack
 echo "${COMPREPLY[@]}"
 """
+    )
     env = dstack.env({"PATH": f"{dstack.binary.rpartition('/')[0]}:/usr/bin:/bin"})
     done = subprocess.run(
         ["bash", "-c", script], env=env, capture_output=True, text=True, timeout=60, check=False

@@ -87,8 +87,6 @@ def limits_work(dstack: Dstack) -> bool:
 
 
 def test_the_memory_limit_kills_and_says_so(dstack: Dstack, run_task: RunTask) -> None:
-    if not limits_work(dstack):
-        pytest.skip("this machine does not let us limit memory")
     done = run_task(
         """
         name: hungry
@@ -96,6 +94,10 @@ def test_the_memory_limit_kills_and_says_so(dstack: Dstack, run_task: RunTask) -
         commands: ["python -c 'x = bytearray(400_000_000); print(len(x))'"]
         """
     )
+    if not limits_work(dstack):
+        assert (done.returncode, done.stdout) == (0, "400000000\n")
+        assert "not enforced" in done.stderr
+        return
     assert done.returncode == 137, done.stderr
     assert "400000000" not in done.stdout
     assert "memory is limited to 64 MB" in done.stderr
@@ -104,30 +106,22 @@ def test_the_memory_limit_kills_and_says_so(dstack: Dstack, run_task: RunTask) -
     assert (run["reason"], run["oom"]) == ("oom", True)
 
 
-def test_limits_that_the_machine_does_not_allow_are_said(
-    dstack: Dstack, run_task: RunTask
-) -> None:
-    if limits_work(dstack):
-        pytest.skip("this machine lets us limit memory")
-    done = run_task("resources: {memory: 64MB}\ncommands: [echo hi]")
-    assert (done.returncode, done.stdout) == (0, "hi\n")
-    assert "not enforced" in done.stderr
-
-
 def test_the_cpu_limit_reaches_the_run(dstack: Dstack, run_task: RunTask) -> None:
-    if not limits_work(dstack):
-        pytest.skip("this machine does not let us limit cpu")
     # Half a second of work takes a second of time at half a CPU; how much more, the machine says.
     code = """
 import time
 begun, spent = time.monotonic(), time.process_time()
 while time.process_time() < spent + 0.5: pass
-print(time.monotonic() - begun > 0.9)
+print(time.monotonic() - begun)
 """
     text = "resources: {cpu: '0.5'}\ncommands:\n  - |\n    python - <<'END'\n"
     indented = "".join(f"    {line}\n" for line in code.strip().splitlines())
     done = run_task(text + indented + "    END")
-    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
+    assert done.returncode == 0, done.stderr
+    if limits_work(dstack):
+        assert float(done.stdout) > 0.9
+    else:
+        assert "not enforced" in done.stderr
 
 
 def test_max_duration_ends_the_run_with_124(dstack: Dstack, run_task: RunTask) -> None:

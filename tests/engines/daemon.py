@@ -10,6 +10,7 @@ from pathlib import Path
 from zlib import crc32
 
 from tests.engines import machine
+from tests.engines.engine import Engine
 
 
 class Daemon:
@@ -63,7 +64,10 @@ class Daemon:
 
     def launch(self) -> None:
         """Only the process, with the data, bridge and containers as they are."""
-        (self.folder / "docker.pid").unlink(missing_ok=True)
+        # A daemon takes a killed one's containerd for alive while nobody has reaped its zombie.
+        for stale in (self.folder / "docker.pid", self.folder / "exec/containerd/containerd.pid"):
+            if stale.exists() and not machine.start_time(int(stale.read_text())):
+                stale.unlink()
         machine.detach(
             self.folder / "docker.log",
             "dockerd",
@@ -87,6 +91,17 @@ class Daemon:
         """Whether the daemon answers a client now."""
         command = ["docker", "--host", self.host, "version", "--format", "{{.Server.Version}}"]
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    def client(self) -> Engine:
+        """The client that talks to this daemon."""
+        return Engine("docker", {"DOCKER_HOST": self.host}, self.folder)
+
+    def copy_image(self, source: Engine, name: str) -> None:
+        """Bring one of the test images over from another Docker."""
+        archive = self.folder / "image.tar"
+        source.cli("save", "--output", archive, source.image(name))
+        self.client().cli("load", "--input", archive)
+        archive.unlink()
 
     def log_tail(self) -> str:
         lines = (self.folder / "docker.log").read_text(errors="replace").splitlines()

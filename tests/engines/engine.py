@@ -6,23 +6,33 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from tests.engines import machine
 from tests.engines.images import IMAGES
 
 PREFIX = {"docker": "dstack-test", "podman": "localhost/dstack-test"}
 
+NETNS = Path("/run/netns")  # where Podman, as `ip netns`, keeps network namespaces; mounted once
+
 
 class Engine:
-    """Docker or Podman through its own command; `env` is what leads the command to ours."""
+    """Docker or Podman through its own command; `env` is what leads the command to ours.
 
-    def __init__(self, name: str, env: Mapping[str, str]) -> None:
+    `folder` is where the engine keeps all that is its own on this machine.
+    """
+
+    def __init__(self, name: str, env: Mapping[str, str], folder: Path) -> None:
         self.name = name
         self.env = dict(env)
+        self.folder = folder
 
     @property
     def installed(self) -> bool:
-        programs = {"docker": ("docker", "dockerd", "runc"), "podman": ("podman", "runc")}[self.name]
+        programs = {"docker": ("docker", "dockerd", "runc"), "podman": ("podman", "runc")}[
+            self.name
+        ]
         return all(shutil.which(program) for program in programs)
 
     def image(self, name: str) -> str:
@@ -33,7 +43,7 @@ class Engine:
 
     def run(self, *args: Any, **options: Any) -> subprocess.CompletedProcess[str]:
         """The client with `args`, to its end, whatever that is."""
-        given: dict[str, Any] = {"timeout": 120.0, "stdin": subprocess.DEVNULL, **options}
+        given: dict[str, Any] = {"timeout": 120.0, "input": "", **options}
         return subprocess.run(
             [self.name, *map(str, args)],
             env={**os.environ, **self.env},
@@ -55,17 +65,38 @@ class Engine:
         found = self.cli("ps", *flags, "--format", "{{.Names}}\t{{.Labels}}").splitlines()
         return sorted(line.split("\t")[0] for line in found if is_ours(line))
 
-    def things(self) -> set[str]:
-        """Containers, volumes and networks of ours: `KIND NAME` each."""
+    def snapshot(self) -> set[str]:
+        """All that a container is made of and may leave behind: `KIND NAME` each.
+
+        Containers, volumes and networks of ours; and, whoever's they are, mounts, network
+        namespaces, and the processes that serve containers and their published ports.
+        """
         found = {f"container {name}" for name in self.containers()}
         for kind in ("volume", "network"):
             lines = self.cli(kind, "ls", "--format", "{{.Name}}\t{{.Labels}}").splitlines()
             found |= {f"{kind} {line.split()[0]}" for line in lines if is_ours(line)}
-        return found
+        mounts = machine.mounts(self.folder)
+        # Docker's own name for the machine's network: made once, and there to stay.
+        found |= {f"mount {point}" for point in mounts if not point.endswith("/netns/default")}
+        if self.name == "podman":
+            found |= {f"mount {point}" for point in machine.mounts(NETNS) if point != str(NETNS)}
+        return found | {f"process {line}" for line in machine.servants(self.folder)}
 
-    def holds(self, reference: str) -> bool:
-        """Whether the image is there."""
-        return self.run("image", "inspect", reference).returncode == 0
+    def leftovers(self, before: set[str], timeout: float = 20.0) -> list[str]:
+        """What is there beyond the snapshot `before`, after up to `timeout` seconds to go away."""
+        try:
+            machine.wait_until(lambda: self.snapshot() <= before, "leftovers to go", timeout)
+        except TimeoutError:
+            return sorted(self.snapshot() - before)
+        return []
+
+    def remove(self, *containers: str) -> None:
+        """Remove containers at once; Podman would wait ten seconds for those deaf to SIGTERM."""
+        self.cli("rm", "--force", *(["--time=0"] if self.name == "podman" else []), *containers)
+
+    def holds(self, *references: str) -> bool:
+        """Whether all these images are there."""
+        return self.run("image", "inspect", *references).returncode == 0
 
 
 def is_ours(line: str) -> bool:

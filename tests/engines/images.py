@@ -33,9 +33,7 @@ class Image(NamedTuple):
 
 IMAGES = {
     "busybox": Image("busybox", {"Env": ["PATH=/bin"], "Cmd": ["sh"]}),
-    "python": Image(
-        "python", {"Env": [f"PATH={PATH}", "FROM_IMAGE=a value"], "Cmd": ["python3"]}
-    ),
+    "python": Image("python", {"Env": [f"PATH={PATH}", "FROM_IMAGE=a value"], "Cmd": ["python3"]}),
     "user": Image(
         "python",
         {
@@ -56,7 +54,9 @@ IMAGES = {
     ),
     "scratch": Image("single", {"Entrypoint": ["/busybox", "echo"], "Cmd": ["hello from scratch"]}),
     "foreign": Image(
-        "foreign", {"Env": ["PATH=/bin"], "Cmd": ["true"]}, "arm64" if MACHINE != "arm64" else "amd64"
+        "foreign",
+        {"Env": ["PATH=/bin"], "Cmd": ["true"]},
+        "arm64" if MACHINE != "arm64" else "amd64",
     ),
 }
 
@@ -65,7 +65,9 @@ IMAGES = {
 def layers_for(python: str, folder: Path) -> Iterator[dict[str, Path]]:
     """Write all layers below `folder`, which must exist; gone afterwards."""
     with TemporaryDirectory(dir=folder) as work:
-        made = {name: Path(work) / f"{name}.tar" for name in ("busybox", "single", "foreign", "python")}
+        made = {
+            name: Path(work) / f"{name}.tar" for name in ("busybox", "single", "foreign", "python")
+        }
         layers.busybox_layer(made["busybox"])
         layers.single_binary_layer(made["single"])
         layers.foreign_layer(made["foreign"])

@@ -10,12 +10,12 @@ import subprocess
 import tarfile
 from pathlib import Path
 
-TOOLS = (
-    "bash sh dash env ls cat cp mv rm ln mkdir rmdir mktemp touch chmod chown head tail wc sort tr cut"
-    " tee dd du df stat date sleep seq echo printf pwd id whoami uname hostname true false test"
-    " readlink realpath dirname basename nproc timeout kill sync yes od sha256sum stty tty"
-    " grep sed awk find xargs tar gzip ps mount"
-).split()
+TOOLS = """
+    bash sh dash env ls cat cp mv rm ln mkdir rmdir mktemp touch chmod chown head tail wc sort tr
+    cut tee dd du df stat date sleep seq echo printf pwd id whoami uname hostname true false test
+    kill readlink realpath dirname basename nproc timeout sync yes od sha256sum stty tty
+    grep sed awk find xargs tar gzip ps mount
+"""
 SKIPPED = {"test", "tests", "idlelib", "tkinter", "turtledemo", "lib2to3", "site-packages"}
 UNNEEDED = ("_test", "_tkinter", "_ctypes_test")
 # Only this one image has a home for others than root.
@@ -32,7 +32,7 @@ class Layer:
     """A layer tar being written. Folders above a file are made as they are needed."""
 
     def __init__(self, target: Path) -> None:
-        self.tar = tarfile.open(target, "w")
+        self.tar = tarfile.open(target, "w")  # noqa: SIM115 (closed by `close`)
         self.there: set[str] = set()
 
     def folder(self, path: str, mode: int = 0o755, owner: int = 0) -> None:
@@ -124,7 +124,7 @@ def single_binary_layer(target: Path) -> None:
 
 
 def foreign_layer(target: Path) -> None:
-    """The busybox layer for another CPU: its programs say that they are AArch64 (ELF machine 183)."""
+    """The busybox layer for another CPU: its program says AArch64 (ELF machine 183)."""
     program = bytearray(busybox().read_bytes())
     program[18:20] = (183).to_bytes(2, "little")
     layer = Layer(target)
@@ -142,7 +142,7 @@ def python_layer(target: Path, python: str) -> None:
     layer = Layer(target)
     for name in ("bin", "sbin", "lib", "lib64"):
         layer.link(f"/{name}", f"usr/{name}")
-    tools = {name: Path(found).resolve() for name in TOOLS if (found := shutil.which(name))}
+    tools = {name: Path(found).resolve() for name in TOOLS.split() if (found := shutil.which(name))}
     for name, path in tools.items():
         layer.copy(path, f"/usr/bin/{name}")
     _python(layer, facts)
@@ -176,7 +176,9 @@ def _python(layer: Layer, facts: dict[str, str]) -> None:
         layer.link(f"/usr/local/bin/{alias}", f"{prefix}/bin/{name}")
     stdlib = f"{prefix}/lib/{name}"
     for site in facts["site"]:
-        packages = "/usr/lib/python3/dist-packages" if prefix == "/usr" else f"{stdlib}/site-packages"
+        packages = (
+            "/usr/lib/python3/dist-packages" if prefix == "/usr" else f"{stdlib}/site-packages"
+        )
         layer.tree(Path(site) / "pip", f"{packages}/pip")
     layer.tree(Path(facts["stdlib"]), stdlib)
     wheels = Path("/usr/share/python-wheels")  # where Debian keeps what a new venv starts with

@@ -65,6 +65,23 @@ def processes(*marks: str) -> Iterator[int]:
             yield int(entry.name)
 
 
+def servants(folder: Path) -> list[str]:
+    """Processes that serve containers of the engine in `folder`: `PID COMMAND` each."""
+    daemons = list(processes(f"--data-root={folder}/"))
+    found = []
+    for pid in processes(f"{folder}/", "docker-proxy"):
+        try:
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        program = Path(command.split("\0")[0]).name
+        proxy = program == "docker-proxy" and int(fields[1]) in daemons
+        if proxy or program in {"conmon", "containerd-shim-runc-v2"}:
+            found.append(f"{pid} {program}")
+    return found
+
+
 def end(pid: int, grace: float = 20.0) -> None:
     """End one process: asked first, after `grace` seconds by force. Waits until it is gone."""
     started = start_time(pid)
@@ -170,7 +187,9 @@ class PacketFilter:
     @classmethod
     def forward_policy(cls) -> str:
         """The policy of the FORWARD chain, which Docker sets to DROP."""
-        found = re.search(r"^:FORWARD (\w+)", quietly("iptables-save", "-t", "filter"), re.MULTILINE)
+        found = re.search(
+            r"^:FORWARD (\w+)", quietly("iptables-save", "-t", "filter"), re.MULTILINE
+        )
         return found[1] if found else "ACCEPT"
 
     @classmethod
@@ -179,9 +198,13 @@ class PacketFilter:
         ours = [chain for chain in cls.chains() if chain not in kept]
         if not ours:
             return
-        names = "|".join(re.escape(name) for name in [*ours, *bridges])
-        rule = re.compile(rf"(?:^:|\s)(?:{names})(?:\s|$)")
-        lines = quietly("iptables-save").splitlines()
-        rules = "\n".join(line for line in lines if not rule.search(line))
-        rules = re.sub(r"^:FORWARD \w+", f":FORWARD {policy}", rules, flags=re.MULTILINE)
+        rules = cls.without(quietly("iptables-save"), ours, bridges, policy)
         subprocess.run(["iptables-restore"], input=f"{rules}\n", text=True, check=True)
+
+    @staticmethod
+    def without(saved: str, chains: list[str], bridges: list[str], policy: str) -> str:
+        """What `iptables-save` said, less these chains and bridges; FORWARD has `policy`."""
+        names = "|".join(re.escape(name) for name in [*chains, *bridges])
+        rule = re.compile(rf"(?:^:|\s)(?:{names})(?:\s|$)")
+        rules = "\n".join(line for line in saved.splitlines() if not rule.search(line))
+        return re.sub(r"^:FORWARD \w+", f":FORWARD {policy}", rules, flags=re.MULTILINE)

@@ -65,7 +65,7 @@ class Podman:
     def clean(self) -> None:
         """Remove containers, volumes and networks, and end what is left of them."""
         if (self.folder / "containers.conf").exists() and (self.folder / "data").exists():
-            engine = Engine("podman", self.env)
+            engine = Engine("podman", self.env, self.folder)
             for args in (
                 ("rm", "--all", "--force", "--time=0"),
                 ("volume", "rm", "--all", "--force"),
@@ -76,6 +76,10 @@ class Podman:
             machine.end(pid, 5.0)
         for container in (self.folder / "data/overlay-containers").glob("*/"):
             machine.end_group(f"libpod-{container.name}")
+        # What all Podmans of the machine share goes only when nobody is in it.
+        for group in machine.CGROUPS.glob("*/libpod_parent"):
+            for empty in (*group.glob("*/"), group):
+                machine.quietly("rmdir", empty)
         machine.unmount(self.folder)
         if Path(f"/sys/class/net/{self.bridge}").exists():
             machine.quietly("ip", "link", "del", self.bridge)

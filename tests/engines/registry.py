@@ -14,7 +14,7 @@ from tests.engines import machine
 
 USERNAME = "ada"
 # What breaks where someone quotes carelessly.
-PASSWORD = "it's $5 or \"6%\" \\ here"
+PASSWORD = 'it\'s $5 or "6%" \\ here'
 
 
 class Registry:
@@ -41,8 +41,12 @@ class Registry:
             self.port = free_port()
             self.config.write_text(json.dumps(self._settings()))  # JSON is YAML, too
             machine.detach(
-                self.folder / "log", "env", "OTEL_TRACES_EXPORTER=none",
-                "docker-registry", "serve", self.config,
+                self.folder / "log",
+                "env",
+                "OTEL_TRACES_EXPORTER=none",
+                "docker-registry",
+                "serve",
+                self.config,
             )
             machine.wait_until(lambda: not self.pids() or self.answers(), "the registry to answer")
             if self.answers():

@@ -23,7 +23,7 @@ from typing import Any
 
 from tests.engines import images, layers, machine
 from tests.engines.daemon import Daemon
-from tests.engines.engine import PREFIX, Engine
+from tests.engines.engine import NETNS, PREFIX, Engine
 from tests.engines.podman import Podman
 from tests.engines.registry import Registry
 
@@ -56,8 +56,8 @@ class Services:
         self.open = Registry(folder / "open")
         self.private = Registry(folder / "private", private=True)
         self.engines = {
-            "docker": Engine("docker", {"DOCKER_HOST": self.daemon.host}),
-            "podman": Engine("podman", self.podman.env),
+            "docker": Engine("docker", {"DOCKER_HOST": self.daemon.host}, self.daemon.folder),
+            "podman": Engine("podman", self.podman.env, self.podman.folder),
         }
 
     @property
@@ -117,9 +117,19 @@ class Services:
 
     def _start(self) -> None:
         there = [name for name, engine in self.engines.items() if engine.installed]
-        before = {"chains": machine.PacketFilter.chains(), "policy": machine.PacketFilter.forward_policy()}
+        before = {
+            "chains": machine.PacketFilter.chains(),
+            "policy": machine.PacketFilter.forward_policy(),
+        }
         # Before anything runs: whoever comes after a kill must know what to put back.
-        self._save({"filter": before, "engines": there, "ports": {"open": 0, "private": 0}})
+        self._save(
+            {
+                "filter": before,
+                "engines": there,
+                "ports": {"open": 0, "private": 0},
+                "netns": bool(machine.mounts(NETNS)),
+            }
+        )
         if "docker" in there:
             # Another daemon's chains are its own; two would empty each other's.
             self.daemon.filter_rules = not any(c.startswith("DOCKER") for c in before["chains"])
@@ -146,15 +156,14 @@ class Services:
         if before := state.get("filter"):
             bridges = [self.daemon.name, self.podman.bridge]
             machine.PacketFilter.clean(before["chains"], before["policy"], bridges)
+        if not state.get("netns", True) and NETNS.is_dir() and not any(NETNS.iterdir()):
+            machine.quietly("umount", NETNS)
         self.state_file.unlink(missing_ok=True)
 
     def _load(self, there: list[str]) -> None:
         """Bring the images into the engines that lack one."""
-        lacking = [
-            name
-            for name in there
-            if not all(self.engines[name].holds(self.engines[name].image(i)) for i in images.IMAGES)
-        ]
+        needed = {name: map(self.engines[name].image, images.IMAGES) for name in there}
+        lacking = [name for name in there if not self.engines[name].holds(*needed[name])]
         if not lacking:
             return
         with images.layers_for(python(), self.folder) as made:
@@ -196,9 +205,11 @@ class Services:
 def remove_others(engine: Engine) -> None:
     """Remove containers and images that earlier tests have left."""
     if containers := engine.cli("ps", "--all", "--quiet").split():
-        engine.run("rm", "--force", *containers)
+        engine.remove(*containers)
     kept = {engine.image(name) for name in images.IMAGES}
-    for line in engine.cli("image", "ls", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}").splitlines():
+    for line in engine.cli(
+        "image", "ls", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}"
+    ).splitlines():
         reference, identity = line.split()
         if reference not in kept:
             engine.run("rmi", "--force", identity if "<none>" in reference else reference)
@@ -214,7 +225,7 @@ def remove_outdated() -> None:
     current = here().folder
     for folder in PARENT.glob(f"{NAME}*"):
         other = Services(folder)
-        if folder == current or other.users():
+        if folder == current or other.users().keys() - {"0"}:
             continue
         other.stop()
         shutil.rmtree(folder, ignore_errors=True)
@@ -228,7 +239,8 @@ def main(arguments: list[str]) -> None:
         remove_outdated()
         services.start(*map(int, rest))
     elif action == "stop":
-        services.stop(*map(int, rest))
+        if services.state_file.exists():
+            services.stop(*map(int, rest))
     elif action != "env":
         raise SystemExit(__doc__)
     if action != "stop":

@@ -43,7 +43,7 @@ class Round:
     """What is done in one round, all drawn from `seed`."""
 
     def __init__(self, seed: int, side: Path) -> None:
-        draw = random.Random(seed)  # noqa: S311 - to repeat it, not to keep a secret
+        draw = random.Random(seed)
         self.seed = seed
         self.name = f"round-{seed}"
         self.token = f"{4000 + seed}.{os.getpid()}"
@@ -101,10 +101,9 @@ def play(dstack: Dstack, folder: Path, plan: Round) -> None:
         # Killed before it was recorded: then nothing may have been started either.
         assert "cli" in hit, f"no run, and nobody killed it: {(plan.side / 'said').read_text()}"
         assert not (plan.side / "starts").exists()
-        _st(f'{plan.seed} NORUN {plan.victims} {plan.moment}\n')
         _nothing_left(dstack, plan, None)
         return
-    _st(f"{plan.seed} {plan.victims} {plan.moment} hit={sorted(hit)} det={plan.detached} retry={plan.retry} {run and (run['status'],run['reason'],run['exit_code'],run['attempt'])} {len(list(plan.side.glob('*.lines')))}\n")
+    _st(f"{plan.seed} {plan.victims} {plan.moment} hit={sorted(hit)} stopped={stopped} {run['status']} {run['reason']} {run['exit_code']} {run['attempt']}\n")
     _check_output(dstack, plan, run, None if plan.detached else shown.read_bytes(), code)
     _check_end(plan, run, hit, stopped)
     _check_starts(plan, run)
@@ -154,7 +153,7 @@ def _strike(dstack: Dstack, plan: Round, cli: subprocess.Popen[bytes]) -> tuple[
     who = "cli keeper supervisor" if plan.victims == "all" else plan.victims
     # The order is drawn, too: who dies first decides who might still act.
     order = who.replace("+", " ").split()
-    random.Random(plan.seed).shuffle(order)  # noqa: S311
+    random.Random(plan.seed).shuffle(order)
     for victim in order:
         if victim == "cli":
             if cli.poll() is None:
@@ -185,12 +184,13 @@ def supervisors(dstack: Dstack) -> list[int]:
 def keepers(dstack: Dstack) -> list[int]:
     """The keepers of jobs that have not ended."""
     found = []
-    for pid in dstack.home.glob("runs/*/*/pid"):
+    for script in dstack.home.glob("runs/*/*/job.sh"):
         try:
-            identity = os.readlink(pid)
+            # A link to nowhere: glob() would not find it.
+            identity = os.readlink(script.parent / "pid")
         except OSError:
             continue
-        if not (pid.parent / "exit").exists():
+        if not (script.parent / "exit").exists():
             found.append(int(identity.split(":")[0]))
     return found
 
@@ -226,8 +226,8 @@ def _check_output(
     log = dstack.raw("logs", plan.name).stdout
     by_attempt: dict[str, list[str]] = {}
     for line in log.decode().splitlines():
-        attempt, colon, _ = line.partition(":")
-        assert colon and attempt.isdigit(), f"a foreign line in the output: {line!r}"
+        attempt = line.partition(":")[0]
+        assert attempt.isdigit(), f"a foreign line in the output: {line!r}"
         by_attempt.setdefault(attempt, []).append(line)
     for attempt, lines in by_attempt.items():
         assert lines == [f"{attempt}:{i}" for i in range(1, len(lines) + 1)]
@@ -307,7 +307,9 @@ def _left(dstack: Dstack, plan: Round, run_id: str | None) -> list[str]:
         except OSError:
             continue
     if run_id:
-        left += map(str, Path("/sys/fs/cgroup").glob(f"*/**/dstack-{run_id}-*"))
+        # Others come and go meanwhile; os.walk() does not mind.
+        for folder, names, _ in os.walk("/sys/fs/cgroup"):
+            left += [f"{folder}/{name}" for name in names if name.startswith(f"dstack-{run_id}-")]
     return left
 
 def _st(t):

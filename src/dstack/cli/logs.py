@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     tail = _count(args.tail) if args.tail is not None else None
     supervisor = make_supervisor()
     stored = supervisor.runs.find(args.name)
-    supervisor.look(stored)
+    supervisor.look(stored, unsaved=True)
     shown = filter_for(supervisor, stored.run, ports=False)
     log = RunLog(supervisor.home.run(stored.run.id))
     begin = log.start()

@@ -71,13 +71,12 @@ def _near(name: str) -> str:
 
 
 def _command(name: str, argv: list[str]) -> int:
-    import argparse
     from importlib import import_module
 
+    from .parser import Parser
+
     module = import_module("." + (COMMANDS.get(name) or (_HIDDEN[name],))[0], __package__)
-    parser = argparse.ArgumentParser(
-        prog=f"dstack {name}", description=module.HELP, allow_abbrev=False
-    )
+    parser = Parser(prog=f"dstack {name}", description=module.HELP, allow_abbrev=False)
     module.configure(parser)
     parse = getattr(module, "parse", None)
     args = parse(parser, argv) if parse is not None else parser.parse_args(argv)
@@ -109,6 +108,11 @@ def _unexpected(error: BaseException) -> int:
 def _disk(error: OSError) -> int:
     from ..text import error as show
 
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        show("the folder you stand in is not there any more", "go to one that is")
+        return 1
     where = f": {error.filename}" if error.filename else ""
     show(f"{error.strerror or error}{where}", None)
     return 1

@@ -38,7 +38,9 @@ def find_project(given: str, cwd: Path) -> tuple[Path, str]:
         raise UsageError(message) from None
     if not directory.is_dir():
         message = f"{given} is not a folder"
-        hint = f"to name a file: dstack run . -f {given}"
+        hint = "DIR is the folder the commands run in; the commands stand in its .dstack.yml"
+        if directory.name.endswith((".dstack.yml", ".dstack.yaml")):
+            hint = f"to name a file: dstack run . -f {given}"
         raise UsageError(message, hint=hint)
     here = find_root(cwd.resolve())
     if here is not None and directory != here and here not in directory.parents:

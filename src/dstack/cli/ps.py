@@ -7,7 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from ..text import ago, duration, show, table, terminal_columns, timestamp
+from ..text import ago, duration, say, show, table, terminal_columns, timestamp
 
 if TYPE_CHECKING:
     from ..run.model import Run
@@ -33,7 +33,11 @@ def run(args: argparse.Namespace) -> int:
 
     supervisor = make_supervisor()
     if not args.watch:
-        show(_page(supervisor, args))
+        page = _page(supervisor, args)
+        if page:
+            show(page)
+        else:
+            say("no runs yet; `dstack run DIR` starts one")
         return 0
     try:
         _watch(supervisor, args)
@@ -61,7 +65,7 @@ def _page(supervisor: Supervisor, args: argparse.Namespace) -> str:
         import msgspec
 
         return msgspec.json.format(msgspec.json.encode([as_json(r) for r in runs])).decode()
-    if args.verbose:
+    if args.verbose or not (runs or args.watch):
         return "\n".join(_details(run) for run in runs)
     return _table(runs)
 
@@ -76,7 +80,7 @@ def _find(supervisor: Supervisor, args: argparse.Namespace) -> list[Stored]:
         found = supervisor.runs.active()
     for stored in found:
         if stored.run.active:
-            supervisor.look(stored)
+            supervisor.look(stored, unsaved=True)
     if args.name is None and not args.all:
         latest = supervisor.runs.latest_finished()
         seen = {stored.seq for stored in found}

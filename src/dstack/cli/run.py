@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -66,20 +67,34 @@ def run(args: argparse.Namespace) -> int:
     finally:
         if pending is not None:
             pending.cancel()
+    old = signal.signal(signal.SIGTERM, _terminated)
     try:
         _show_plan(stored.run, files)
         if args.detach:
-            return detach(supervisor, stored)
-        from .watch import watch
+            code = detach(supervisor, stored)
+        else:
+            from .watch import watch
 
-        return watch(supervisor, stored)
-    except KeyboardInterrupt:
+            code = watch(supervisor, stored)
+    except (KeyboardInterrupt, SystemExit) as end:
         # Before anybody was there to ask; a run that is left would be started by the next command.
         from .stopping import wait_ended
 
-        supervisor.request_stop(stored, kill=False, code=130)
+        code = 130 if isinstance(end, KeyboardInterrupt) else 143
+        supervisor.request_stop(stored, kill=False, code=code)
         wait_ended(supervisor, [stored])
         raise
+    finally:
+        signal.signal(signal.SIGTERM, old)
+    from .spare import leave_spare
+
+    leave_spare(supervisor.snapshots, stored.run)
+    return code
+
+
+def _terminated(number: int, frame: object) -> None:
+    del frame
+    raise SystemExit(128 + number)
 
 
 def _fallback_name(supervisor: Supervisor) -> str:
@@ -181,9 +196,9 @@ def _show_plan(run: Run, files: int) -> None:
     from ..text import say, size
 
     plan = run.plan
-    limit = duration(plan.max_duration) if plan.max_duration else "off"
+    limit = f"at most {duration(plan.max_duration)}" if plan.max_duration else "no time limit"
     count = f"{files:,} file{'' if files == 1 else 's'}"
-    say(f"{run.name}: {plan.backend} ({plan.engine}), Python {plan.python}, max {limit}, {count}")
+    say(f"{run.name}: {plan.backend} ({plan.engine}), Python {plan.python}, {count}, {limit}")
     asked = plan.resources
     if (asked.cpu or asked.memory) and not plan.enforce:
         say("cpu and memory are not enforced: this machine does not allow it")
@@ -214,7 +229,7 @@ def _dry_run(request: Request, supervisor: Supervisor) -> int:
 def detach(supervisor: Supervisor, stored: Stored) -> int:
     """Start the job, leave it to the background supervisor, print the name."""
     from ..supervise.spawn import ensure_background
-    from ..text import error
+    from ..text import error, say
 
     supervisor.step(stored)
     supervisor.leases.drop(stored.seq)
@@ -225,4 +240,7 @@ def detach(supervisor: Supervisor, stored: Stored) -> int:
         error(run.message or "the run could not be started", None)
         return run.exit_code or 125
     sys.stdout.write(run.name + "\n")
+    sys.stdout.flush()
+    if run.active:
+        say(f"it goes on in the background; watch it with: dstack attach {run.name}")
     return 0

@@ -18,7 +18,7 @@ HELP = "set, list and delete secrets"
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """What can be typed after `dstack secrets`."""
-    commands = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    commands = parser.add_subparsers(dest="action", metavar="set|list|delete", required=True)
     help = "keep a secret, in place of the one of that name"
     new = commands.add_parser("set", help=help, description=help.capitalize() + ".")
     new.add_argument("name", metavar="NAME", help="a name as variables have it")

@@ -29,6 +29,7 @@ class _Person:
         self.stored = stored
         self.asks = sys.stdin is not None and sys.stdin.isatty()
         self.stopping = False
+        self.signals: list[int] = []  # the watch's: what came and was not handed on yet
 
     def on_signal(self, number: int) -> None:
         """SIGHUP leaves, SIGTERM stops, SIGINT asks where there is somebody to ask."""
@@ -57,10 +58,13 @@ class _Person:
     def _ask(self) -> str:
         """`stop`, `detach` or `go on`. A second Ctrl-C means stop."""
         name = self.stored.run.name
-        sys.stderr.write(f"\n{name} is running: [s]top it, [d]etach from it, or [g]o on? ")
-        sys.stderr.flush()
+        # First of all, so that a second one is heard however quick it is.
         old = signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
+            if signal.SIGINT in self.signals:
+                return "stop"
+            sys.stderr.write(f"\n{name} is running: [s]top it, [d]etach from it, or [g]o on? ")
+            sys.stderr.flush()
             answer = _read_line().strip().lower()
         except KeyboardInterrupt:
             sys.stderr.write("\n")
@@ -104,6 +108,7 @@ def watch(supervisor: Supervisor, stored: Stored) -> int:
     run = stored.run
     screen = Screen(supervisor, run, first=run.first, ports=True)
     loop = Watch(supervisor, stored, screen, person.on_signal, _Story())
+    person.signals = loop.signals
     with ExitStack() as stack:
         if run.ports and run.active:
             try:

@@ -92,8 +92,8 @@ class Engine(Protocol):
         """
         ...
 
-    def remove(self, directory: Path) -> None:
-        """End what is left of the job, then delete its run's folder. Doing it twice does no harm."""
+    def remove(self, run_folder: Path) -> None:
+        """End what is left of a run's jobs, then delete its folder. Doing it twice does no harm."""
         ...
 
 

@@ -13,7 +13,8 @@ def parse_pythons(text: str) -> dict[str, str]:
     for line in text.splitlines():
         version, _, path = line.partition(" ")
         numbers = version.split(".")
-        if not path.startswith("/") or len(numbers) < 2 or not all(n.isdigit() for n in numbers[:2]):
+        known = len(numbers) >= 2 and all(n.isdigit() for n in numbers[:2])
+        if not path.startswith("/") or not known:
             continue
         minor = f"{numbers[0]}.{numbers[1]}"
         patch = tuple(int(n) for n in numbers if n.isdigit())

@@ -244,132 +244,6 @@ fail() { # $1 a sentence for people
     exit 125
 }
 
-link_caches() {
-    job_cache cache_folder
-}
-
-cache_folder() { # $1 the kept folder, $2 where the job sees it (empty: the same place)
-    mkdir -p "$1" || fail "the cache folder $1 cannot be made"
-    [ -n "$2" ] || return 0
-    [ -L "$2" ] && return 0
-    case $2 in */*) mkdir -p "${2%/*}" ;; esac
-    if [ -d "$2" ]; then
-        # What the code brought along is where the cache begins.
-        cp -Rpn "$2/." "$1/" 2>/dev/null || cp -Rp "$2/." "$1/"
-        rm -rf "$2"
-    fi
-    ln -s "$1" "$2" || fail "the cache folder $2 cannot be linked"
-}
-
-make_environment() {
-    [ -n "$job_python" ] || return 0
-    [ -e "$job_env/.dstack-made" ] && return 0
-    phase 'environment 0      '
-    python=$job_interpreter
-    [ -n "$python" ] || fetch_python
-    [ -x "$python" ] || fail "Python $job_python is no longer at $python"
-    make_template
-    [ ! -e "$job_env" ] || rm -rf "$job_env"
-    cp -a "$template/env" "$job_env" || fail "the environment $job_env cannot be made"
-    pip_scripts
-    : >"$job_env/.dstack-made"
-}
-
-pip_scripts() { # over the copied ones, so that they stay executable
-    case $job_env in
-    # The kernel takes neither blanks nor more than 127 bytes: the shell starts Python then.
-    *[[:space:]]* | ????????????????????????????????????????????????????????????????????????????????????????????????????*)
-        start="#!/bin/sh
-'''exec' \"\${0%/*}/python\" \"\$0\" \"\$@\"
-' '''" ;;
-    *) start="#!$job_env/bin/python" ;;
-    esac
-    for script in "$job_env"/bin/pip*; do
-        [ ! -f "$script" ] || printf '%s\n' "$start" 'import sys' \
-            'from pip._internal.cli.main import main' 'sys.exit(main())' >"$script"
-    done
-}
-
-quietly() { # what making the environment prints is shown only when it fails
-    if "$@" >"$job_folder/making" 2>&1; then return 0; fi
-    return 1
-}
-
-show_making() {
-    while read -r line || [ -n "$line" ]; do echo "$line"; done <"$job_folder/making"
-}
-
-fetch_python() {
-    if ! quietly "$job_uv" python install --no-config "$job_python"; then
-        show_making
-        there=
-        [ -r "$job_folder/find_python.sh" ] && there=$(sh "$job_folder/find_python.sh" | versions)
-        fail "Python $job_python is not on this machine and uv could not fetch it; there is ${there:-none}"
-    fi
-    python=$("$job_uv" python find --no-config --no-project --managed-python "$job_python")
-}
-
-versions() { # "3.11 /path" lines -> "3.10, 3.11"
-    all=
-    while read -r version _; do
-        case ", $all, " in *", $version, "*) ;; *) all="${all:+$all, }$version" ;; esac
-    done
-    echo "$all"
-}
-
-make_template() { # once for each interpreter: an environment with pip, which runs then copy
-    key=
-    rest=$python
-    while [ -n "$rest" ]; do
-        part=${rest%%/*}
-        key="$key$part%"
-        case $rest in */*) rest=${rest#*/} ;; *) rest= ;; esac
-    done
-    template=$job_envs/$key
-    [ -e "$template/made" ] && [ -x "$template/env/bin/python" ] &&
-        { read -r uv <"$template/made"; } && [ "$uv" = "$job_uv" ] && return 0
-    aside=$template.$$
-    rm -rf "$aside"
-    mkdir -p "$aside" || fail "$job_envs cannot be written"
-    quietly "$job_uv" venv --no-project --no-config --relocatable --python "$python" "$aside/env" ||
-        quietly "$python" -m venv --without-pip "$aside/env" || {
-        show_making
-        fail "the environment of Python $job_python cannot be made"
-    }
-    lib=$(echo "$aside"/env/lib/python*/site-packages)
-    install_pip
-    # The copies are made for good where they lie: scripts in them need no detour.
-    grep -v '^relocatable' "$aside/env/pyvenv.cfg" >"$aside/cfg" && mv "$aside/cfg" "$aside/env/pyvenv.cfg"
-    echo "$template/pip" >"$lib/dstack_pip.pth"
-    for name in pip pip3 "pip$job_python"; do
-        : >"$aside/env/bin/$name"
-        chmod 755 "$aside/env/bin/$name"
-    done
-    ln -sf "$job_uv" "$aside/env/bin/uv"
-    rm -f "$aside"/env/bin/*.bat "$aside"/env/bin/activate.[npx]*
-    echo "$job_uv" >"$aside/made"
-    # Two at once make the same thing: the one that comes second is not needed.
-    if [ -e "$template" ]; then mv "$template" "$template.old.$$"; fi
-    mv "$aside" "$template" 2>/dev/null
-    rm -rf "$template.old.$$" "$aside"
-    [ -e "$template/made" ] || fail "$job_envs cannot be written"
-}
-
-install_pip() { # the one that comes with the interpreter; from the package index where none does
-    wheels=$("$python" -c 'import ensurepip,os;print(os.path.join(os.path.dirname(ensurepip.__file__),"_bundled"))' 2>/dev/null)
-    for from in "--no-index --find-links=$wheels" "--no-index --find-links=/usr/share/python-wheels" ""; do
-        # shellcheck disable=SC2086
-        quietly "$job_uv" pip install --no-deps --python "$aside/env/bin/python" \
-            --target "$aside/pip" $from pip && break
-    done
-    [ -d "$aside/pip/pip" ] || {
-        show_making
-        fail "pip for Python $job_python cannot be installed"
-    }
-    rm -rf "$aside/pip/bin"
-    quietly "$aside/env/bin/python" -m compileall -q "$aside/pip"
-}
-
 stages() { # the job itself, in a shell of its own
     for made in $cgroups; do echo 0 >"$made/cgroup.procs"; done
     unset DSTACK_SUBREAPER OLDPWD
@@ -400,7 +274,8 @@ set_timer() { # -> $timer: a shell that waits, then stops the job
     [ -n "$job_max_duration" ] || return 0
     (
         # "$!" is set with the fork itself: no moment in which the sleep would be left behind.
-        trap '[ -z "$!" ] || kill "$!"; exit' TERM
+        # SIGKILL, since a shell that has only just forked still swallows what it has a trap for.
+        trap '[ -z "$!" ] || kill -KILL "$!"; exit' TERM
         sleep "$job_max_duration" &
         wait "$!"
         [ -e "$job_folder/stop" ] || echo 'max_duration 10' >"$job_folder/stop"
@@ -517,10 +392,11 @@ keep() {
     echo "$cgroup
 $memory
 $cgroups" >"$job_folder/cgroups"
+    # Before the traps, or it might swallow the signal that ends it.
+    set_timer
     # Handled rather than ignored: what is ignored would be so in the job, too. And the job does
     # not run with `&`: that would make it ignore SIGINT.
     trap : HUP INT QUIT TERM USR1 USR2
-    set_timer
     {
         (
             [ ! -e "$job_folder/stop" ] || give_up
@@ -552,14 +428,21 @@ end() { # the keeper is gone: end what it left, and say so where it could not
     if [ "${identity##*:}" = "$boot" ]; then
         keeper=${identity%%:*}
         end_members 0 all
+    elif [ -z "$identity" ]; then
+        # The folder is gone. Its keeper may live, and is ended with the others: it bears the mark.
+        end_members 0 all
     else
         ended=host_restarted
+    fi
+    if [ ! -d "$job_folder" ]; then
+        drop_cgroups
+        exit 0
     fi
     rm -f "$job_folder/env"
     if [ ! -e "$job_folder/exit" ]; then
         [ ! -e "$job_folder/stop" ] || : >"$job_folder/stopped"
         judge
-        [ -e "$job_folder/stopped" ] || reason=$ended
+        [ -e "$job_folder/stopped" ] || reason=$ended code=137 detail=''
         write_exit
     fi
     drop_cgroups

@@ -14,7 +14,7 @@ from ..run.model import Run
 from ..run.observation import Absent, Exited, Observation, Preparing, Running, Unknown
 from .base import Facts, Job, StopReason
 from .outcome import parse_exit
-from .render import Places, phase, render, values_file
+from .render import CGROUPS, Places, phase, quote, render, values_file
 
 STOP_GRACE = 10  # seconds from SIGTERM to SIGKILL; SPEC: `dstack stop`
 
@@ -63,7 +63,8 @@ class ProcessEngine:
             envs=os.fspath(self.home.envs),
             uv=(self.host.uv() or "") if run.plan.python else "",
         )
-        script, needs = render(run, attempt, places, _body("job.sh"))
+        body = _body("environment.sh") + "\n" + _body("job.sh")
+        script, needs = render(run, attempt, places, body)
         files = {"job.json": _describe(run, attempt)}
         if run.plan.python and not run.plan.interpreter:
             files["find_python.sh"] = _body("find_python.sh")
@@ -104,8 +105,10 @@ class ProcessEngine:
             exit_, pid, stage, running, script = contents[n * len(_FILES) : (n + 1) * len(_FILES)]
             lives = keeper is not None and next(alive)
             if exit_:
-                seen[directory] = Exited(parse_exit(exit_.data.decode("utf-8", "replace"), exit_.at))
+                seen[directory] = _exited(exit_)
             elif not pid:
+                if script is None:
+                    self._end_lost(directory)
                 seen[directory] = Absent(folder=script is not None)
             elif lives:
                 seen[directory] = _under_way(keeper, stage, running)
@@ -131,7 +134,8 @@ class ProcessEngine:
         if pid is None:
             # The keeper looks for `stop` first thing.
             return
-        self.host.spawn([*self.shell, f"{directory}/job.sh", "stop"], env={}, output=Path(os.devnull))
+        argv = [*self.shell, f"{directory}/job.sh", "stop"]
+        self.host.spawn(argv, env={}, output=Path(os.devnull))
 
     def remove(self, run_folder: Path) -> None:
         """See Engine."""
@@ -140,9 +144,15 @@ class ProcessEngine:
                 continue
             directory = run_folder / name
             pid, ended = self.host.read_many([directory / "pid", directory / "exit"])
-            if pid and not ended:
+            if pid and (not ended or self._cgroups(directory)):
                 self._end_now(directory, _keeper(pid))
         self.host.delete(run_folder)
+
+    def _cgroups(self, directory: Path) -> bool:
+        """Whether control groups are left: the keeper was killed just after it wrote `exit`."""
+        (listed,) = self.host.read_many([directory / "cgroups"])
+        paths = os.fsdecode(listed.data).split() if listed else []
+        return any(self.host.read_many([Path(path) for path in paths]))
 
     def _end_now(self, directory: Path, keeper: ProcessId | None) -> None:
         import signal
@@ -157,6 +167,18 @@ class ProcessEngine:
 
     def _end(self, directory: Path) -> Completed:
         return self.host.run([*self.shell, f"{directory}/job.sh", "end"], timeout=_END_TIMEOUT)
+
+    def _end_lost(self, directory: Path) -> None:
+        """End what may run without its folder, which somebody deleted with the script in it."""
+        name = f"{directory.parent.name}-{directory.name}"
+        values = {"job_name": name, "job_folder": f"{directory}", "job_cgroup_root": CGROUPS}
+        script = "".join(f"{key}={quote(value)}\n" for key, value in values.items())
+        try:
+            self.host.run(
+                [*self.shell, "-c", script + _body("job.sh"), "sh", "end"], timeout=_END_TIMEOUT
+            )
+        except HostError:
+            pass  # the next look does it again, or nothing can be done
 
     def _bury(self, directory: Path, keeper: ProcessId | None) -> Observation:
         (exit_,) = self.host.read_many([directory / "exit"])
@@ -173,7 +195,7 @@ class ProcessEngine:
                 # The folder is deleted or cannot be written: it has ended all the same.
                 reason: str = "host_restarted" if restarted else "killed"
                 return Exited(parse_exit(f"code=137\nreason={reason}\nsignal=9\n", None))
-        return Exited(parse_exit(exit_.data.decode("utf-8", "replace"), exit_.at))
+        return _exited(exit_)
 
 
 _ALIVE = 3  # `job.sh end` found that the keeper lives
@@ -203,13 +225,13 @@ def _describe(run: Run, attempt: int) -> str:
 
 
 def _files(job: Job, values: Mapping[str, str]) -> dict[str, File]:
-    files = {name: File(text.encode("utf-8", "surrogateescape")) for name, text in job.files.items()}
-    files["job.sh"] = File(job.script.encode("utf-8", "surrogateescape"))
+    texts = {**job.files, "job.sh": job.script}
+    files = {name: File(os.fsencode(text)) for name, text in texts.items()}
     files["phase"] = File(f"{phase('environment', 0)}\n".encode(), keep=True)
     files["exit.new"] = File(_BLANKS, keep=True)
     if job.needs:
         text = values_file(job.needs, [values[name] for name in job.needs])
-        files["env"] = File(text.encode("utf-8", "surrogateescape"))
+        files["env"] = File(os.fsencode(text))
     return files
 
 
@@ -220,6 +242,10 @@ def _keeper(pid: Content | None) -> ProcessId | None:
         return ProcessId.parse(os.fsdecode(pid.data))
     except ValueError:
         return None
+
+
+def _exited(exit_: Content) -> Exited:
+    return Exited(parse_exit(exit_.data.decode("utf-8", "replace"), exit_.at))
 
 
 def _pid(pid: Content | None) -> int | None:
@@ -235,4 +261,3 @@ def _under_way(
     words = stage.data.decode("utf-8", "replace").split() if stage else []
     step = "setup" if words[:1] == ["setup"] else "environment"
     return Preparing(step, keeper.pid if keeper else None)
-

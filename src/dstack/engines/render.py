@@ -24,6 +24,9 @@ class Places(msgspec.Struct, frozen=True):
 # bash refuses an assignment to these, which would end a shell that is bash.
 _READONLY = frozenset({"UID", "EUID", "PPID", "SHELLOPTS", "BASHOPTS", "BASH_VERSINFO"})
 
+# Where Linux has its control groups, cgroups(7).
+CGROUPS = "/sys/fs/cgroup"
+
 _PHASE_WIDTH = 20
 
 
@@ -95,7 +98,7 @@ def _shells(plan: Plan, places: Places) -> list[str]:
         for index, item in enumerate(items, 1):
             lines += [
                 "",
-                f"echo {quote(phase(stage, index))} 1<>\"$__dstack_phase\" || :",
+                f'echo {quote(phase(stage, index))} 1<>"$__dstack_phase" || :',
                 f"eval {quote(item)}",
                 "case $? in 0) ;; *) exit ;; esac",
             ]
@@ -119,7 +122,7 @@ def _job(run: Run, attempt: int, places: Places) -> list[str]:
         "job_max_duration": str(plan.max_duration) if plan.max_duration else "",
         "job_memory": _most(plan.resources.memory, 1) if plan.enforce else "",
         "job_cpu": _most(plan.resources.cpu, 1000) if plan.enforce else "",
-        "job_cgroup_root": "/sys/fs/cgroup",
+        "job_cgroup_root": CGROUPS,
     }
     return [f"{name}={quote(value)}" for name, value in values.items()]
 
@@ -181,10 +184,12 @@ def _value(needs: tuple[str, ...], name: str) -> str:
 
 def _caches(plan: Plan, places: Places) -> list[str]:
     lines = ["job_cache() {"]
+    home = dict(plan.base_env).get("HOME")
+    start = quote(home) if home else '"$HOME"'
     for item in plan.cache:
         path = posixpath.normpath(item)
         if path == "~" or path.startswith("~/"):
-            lines.append(f'    "$1" "$HOME"{quote(path[1:])} \'\'')
+            lines.append(f"    \"$1\" {start}{quote(path[1:])} ''")
         elif path.startswith("/"):
             lines.append(f"    \"$1\" {quote(path)} ''")
         else:

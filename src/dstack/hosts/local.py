@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
@@ -15,7 +16,9 @@ from .environment import passed_through
 
 # What Python or a shell above us may have set to "ignore" must not reach the run's commands.
 _RESET_SIGNALS = ("HUP", "INT", "QUIT", "PIPE", "ALRM", "TERM", "USR1", "USR2", "CHLD")
-_RESET_SIGNALS += ("TSTP", "TTIN", "TTOU", "XFSZ")
+_RESET_TERMINAL_SIGNALS = ("TSTP", "TTIN", "TTOU", "XFSZ")
+# ESRCH: a process that ended while its file in /proc was open, proc(5).
+_MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ESRCH)
 
 
 class LocalHost:
@@ -58,7 +61,7 @@ class LocalHost:
     def put(self, folder: Path, files: Mapping[str, File]) -> None:
         """See Host."""
         try:
-            os.makedirs(folder, 0o700, exist_ok=True)  # noqa: PTH103 - 5 times as fast
+            os.makedirs(folder, 0o700, exist_ok=True)
             for name, file in files.items():
                 _write(f"{folder}/{name}", file)
         except OSError as error:
@@ -79,12 +82,12 @@ class LocalHost:
             (os.POSIX_SPAWN_OPEN, 1, os.fspath(output), flags, 0o600),
             (os.POSIX_SPAWN_DUP2, 1, 2),
         ]
-        reset = [getattr(signal, f"SIG{name}") for name in _RESET_SIGNALS]
+        reset = [getattr(signal, f"SIG{name}") for name in _RESET_SIGNALS + _RESET_TERMINAL_SIGNALS]
         whole = {**passed_through(os.environ), **env}
         try:
             pid = os.posix_spawn(
                 argv[0],
-                argv,
+                list(argv),
                 whole,
                 file_actions=actions,
                 setsid=True,
@@ -243,22 +246,39 @@ def _write(path: str, file: File) -> None:
 
 
 def _read(path: str) -> Content | None:
+    """The file, or where the link leads; None when there is none. Raises HostError.
+
+    What cannot be read for another reason must not pass for missing: a job whose folder is
+    missing has ended.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    except OSError:
-        try:
-            return Content(os.fsencode(os.readlink(path)), os.lstat(path).st_mtime)
-        except OSError:
+    except OSError as error:
+        if error.errno in _MISSING:
             return None
+        return _read_link(path, error)
     try:
         found = os.fstat(fd)
         if stat.S_ISDIR(found.st_mode):
             return Content(b"", found.st_mtime)
         return Content(os.read(fd, 65536), found.st_mtime)
-    except OSError:
-        return None
+    except OSError as error:
+        if error.errno in _MISSING:
+            return None
+        message = f"cannot read {path}: {error.strerror}"
+        raise HostError(message) from None
     finally:
         os.close(fd)
+
+
+def _read_link(path: str, error: OSError) -> Content | None:
+    try:
+        return Content(os.fsencode(os.readlink(path)), os.lstat(path).st_mtime)
+    except OSError as other:
+        if other.errno in _MISSING:
+            return None
+    message = f"cannot read {path}: {error.strerror}"
+    raise HostError(message)
 
 
 def _spawn_without_setsid(argv: Sequence[str], env: Mapping[str, str], output: Path) -> int:
@@ -281,14 +301,16 @@ def _spawn_without_setsid(argv: Sequence[str], env: Mapping[str, str], output: P
 def _delete_tree(path: Path) -> None:
     import shutil
 
-    def unlock(function: object, name: str, _: object) -> None:
-        # A folder without the write bit is the usual reason.
+    def unlock(_function: object, name: str, _error: object) -> None:
+        # A folder without the write bit is the usual reason; what is gone already is no error.
+        if not os.path.lexists(name):
+            return
         os.chmod(os.path.dirname(name), 0o700)
-        os.chmod(name, 0o700) if not os.path.islink(name) else None
-        if os.path.isdir(name) and not os.path.islink(name):
-            shutil.rmtree(name)
-        else:
+        if os.path.islink(name) or not os.path.isdir(name):
             os.unlink(name)
+        else:
+            os.chmod(name, 0o700)
+            shutil.rmtree(name)
 
     shutil.rmtree(path, onerror=unlock)
 

@@ -47,8 +47,12 @@ class Pending:
         self._question = Question(self._project, self._state)
 
     def cancel(self) -> None:
-        """Give up; nothing is left running."""
+        """Nothing is left running, and `prune` may delete what was not kept.
+
+        To be called in any case, after `keep` where the snapshot is needed.
+        """
         self._question.cancel()
+        self._store.close()
 
     def finish(
         self,
@@ -148,9 +152,11 @@ class Snapshots:
         """
         if target.exists():
             return
-        self._store.open()
-        if self._spares.take(tree, target):
-            return
+        with self._store.opened():
+            if not self._spares.take(tree, target):
+                self._checkout(tree, target)
+
+    def _checkout(self, tree: str, target: Path) -> None:
         aside = target.with_name(f"{target.name}.tmp-{os.getpid()}")
         try:
             aside.mkdir(parents=True)
@@ -170,8 +176,8 @@ class Snapshots:
 
     def keep(self, run_id: str, tree: str) -> None:
         """The run needs the tree: `prune` leaves it until `release`."""
-        self._store.open()
-        self._store.set_ref(f"runs/{run_id}", tree)
+        with self._store.opened():
+            self._store.set_ref(f"runs/{run_id}", tree)
 
     def release(self, run_id: str) -> None:
         """The run needs its tree no longer. Doing it twice does no harm."""
@@ -183,8 +189,9 @@ class Snapshots:
         For whoever has time: it takes as long as a checkout. Failures are silent.
         """
         folder = Path(os.path.realpath(project))
-        self._store.open()
-        self._spares.prepare(Project(self._store, folder, repository_around(folder)).key, tree)
+        project_key = Project(self._store, folder, repository_around(folder)).key
+        with self._store.opened():
+            self._spares.prepare(project_key, tree)
 
     def prune(self, project: Path | None = None, older_than: float | None = None) -> int:
         """Drop what no run needs: of one project or of all; the bytes freed.
@@ -197,7 +204,7 @@ class Snapshots:
         return prune(self._store, project, older_than)
 
     def close(self) -> None:
-        """The snapshots taken so far are kept or not needed: `prune` need not wait for us."""
+        """What Pending.cancel does, for all snapshots that were begun."""
         self._store.close()
 
 

@@ -11,12 +11,13 @@ HOME/code/
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..errors import DstackError, StoreBusy, StoreError
@@ -120,6 +121,17 @@ class ObjectStore:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[None]:
+        """Open for as long as it takes; a store that is open already stays so."""
+        already = self._lock is not None
+        self.open()
+        try:
+            yield
+        finally:
+            if not already:
+                self.close()
 
     def exclusive(self) -> int:
         """Hold the store alone: the lock's descriptor, to be closed. Raises StoreBusy."""

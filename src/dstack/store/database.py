@@ -14,6 +14,8 @@ from ..paths import Home
 _HERE = Path(__file__).parent
 # Seconds to wait for another command; thirty submissions at once need a fraction of one.
 _BUSY = 15.0
+# Bytes of the smallest page, and so of the smallest database (sqlite.org/fileformat.html).
+_SMALLEST = 512
 
 
 def _read_queries(text: str) -> dict[str, str]:
@@ -54,9 +56,12 @@ class Database:
     def __init__(self, home: Home) -> None:
         self.path = home.database
         self.queries = _read_queries((_HERE / "queries.sql").read_text())
-        new = not self.path.exists()
         try:
-            if new:
+            size = os.stat(self.path).st_size if self.path.exists() else None
+            if size is not None and 0 < size < _SMALLEST:
+                # sqlite takes what is so short for empty, and would write over it.
+                raise explain(sqlite3.DatabaseError("not a database"), self.path)
+            if size is None:
                 # sqlite would make it with the umask's mode.
                 os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
             self.connection = sqlite3.connect(self.path, timeout=_BUSY, isolation_level=None)

@@ -64,7 +64,7 @@ class Watch:
         self.output = output
         self.on_signal = on_signal
         self.on_change = on_change
-        self._signals: list[int] = []
+        self.signals: list[int] = []  # that came, and that nobody decided about yet
         self._poll = select.poll()
         self._pidfd: tuple[int, int] | None = None  # (pid, descriptor)
         self._wake: tuple[int, int] | None = None
@@ -97,7 +97,7 @@ class Watch:
 
     def _caught(self, number: int, frame: object) -> None:
         del frame
-        self._signals.append(number)
+        self.signals.append(number)
 
     def _release(self) -> None:
         signal.set_wakeup_fd(-1)
@@ -142,8 +142,8 @@ class Watch:
             self._forget_pid()
         if self._wake is not None and self._wake[0] in ready:
             os.read(self._wake[0], 4096)
-        while self._signals:
-            self.on_signal(self._signals.pop(0))
+        while self.signals:
+            self.on_signal(self.signals.pop(0))
             ended = True
         return ended
 

@@ -59,7 +59,9 @@ class Background:
         while not self.ending:
             now = time.monotonic()
             seen = self.supervisor.runs.database.changes()
-            if seen != changes or now >= next_find:
+            # Our own records change nothing that `changes` sees: without wards, look whether it is over.
+            over = not self.wards and idle_since is None
+            if seen != changes or now >= next_find or over:
                 changes = seen
                 next_find = now + _LOOK
                 active = self._find()

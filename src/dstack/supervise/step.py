@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..engines.base import Engine, StopReason
-from ..errors import CannotStart, DstackError, NoCapacity
+from ..errors import CannotStart, DstackError, NoCapacity, StoreError
 from ..paths import Home
 from ..run.events import Event, Started, StartFailed, StopRequested
 from ..run.model import Plan, Reason, Run
@@ -24,6 +24,7 @@ from ..run.observation import (
     Running,
     event_of,
 )
+from ..run.states import apply
 from ..snapshot import Snapshots
 from ..store.runs import Conflict, Runs, Stored
 from ..store.secrets import Vault
@@ -95,8 +96,13 @@ class Supervisor:
             stored.run = found.run
         return stored.run
 
-    def look(self, stored: Stored) -> Run:
-        """Record what is plain to see, without the lease: it runs, it has ended, it is unknown."""
+    def look(self, stored: Stored, *, unsaved: bool = False) -> Run:
+        """Record what is plain to see, without the lease: it runs, it has ended, it is unknown.
+
+        `unsaved`: when it cannot be recorded now (a full disk, a locked database), `stored` tells
+        it all the same. For commands that only show it.
+        """
+        saves = True
         for _ in range(8):
             run = stored.run
             if not run.active or run.attempt is None or run.attempt.exit is not None:
@@ -105,7 +111,15 @@ class Supervisor:
             event = event_of(run, run.attempt.number, seen, self.clock(), held=False)
             if event is None:
                 break
-            self._record(stored, event)
+            try:
+                if saves:
+                    self._record(stored, event)
+                    continue
+            except StoreError:
+                if not unsaved:
+                    raise
+                saves = False
+            stored.run = apply(run, event)
         return stored.run
 
     # Acting, with the lease

@@ -8,7 +8,7 @@ import pytest
 
 from dstack.config.shapes import EnvVar, Secret, Text, Variable
 
-from .conftest import Bench
+from .conftest import Bench, wait_for
 
 
 def test_cd_and_export_carry_over(bench: Bench) -> None:
@@ -58,7 +58,12 @@ def test_item(quick: Bench, item: str, output: str) -> None:
 )
 def test_the_failing_item_ends_the_run_and_is_named(bench: Bench, item: str, code: int) -> None:
     done, log = bench.do("echo first", item, "echo never")
-    assert (done.code, done.reason, done.stage, done.index) == (code, "command_failed", "commands", 2)
+    assert (done.code, done.reason, done.stage, done.index) == (
+        code,
+        "command_failed",
+        "commands",
+        2,
+    )
     assert log.startswith("first\n")
     assert "never" not in log
     assert ("bye" in log) == ("bye" in item)
@@ -150,19 +155,16 @@ def test_secrets_reach_the_commands_and_nothing_else(bench: Bench) -> None:
     )
     keeper = bench.running(directory)
     seen = directory.parent / "code" / "seen"
-    from .conftest import wait_for
-
     wait_for(lambda: bench.log(directory) == "0\n", "the command")
     assert seen.read_text() == f"<{secret}>t4k3n"
     assert not (directory / "env").exists()
     assert b"s3cr3t" not in Path(f"/proc/{keeper}/environ").read_bytes()
-    for name in ("cmdline",):
-        for process in Path("/proc").glob(f"[0-9]*/{name}"):
-            try:
-                text = process.read_bytes()
-            except OSError:
-                continue
-            assert b"s3cr3t" not in text
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            text = process.read_bytes()
+        except OSError:
+            continue
+        assert b"s3cr3t" not in text
     for file in directory.iterdir():
         if file.is_file():
             assert b"s3cr3t" not in file.read_bytes(), file

@@ -77,7 +77,9 @@ def test_a_killed_keeper(bench: Bench, hidden: str) -> None:
 
 def test_a_keeper_killed_in_setup_and_while_stopping(bench: Bench) -> None:
     bench.engine.grace = 1000
-    directory = bench.start("true", setup=("trap '' TERM; echo $$ >deaf; while :; do sleep 0.1; done",))
+    directory = bench.start(
+        "true", setup=("trap '' TERM; echo $$ >deaf; while :; do sleep 0.1; done",)
+    )
     deaf = bench.number(directory.parent / "code" / "deaf")
     bench.engine.stop(directory, kill=False)
     keeper = int(os.readlink(directory / "pid").split(":")[0])
@@ -106,6 +108,18 @@ def test_a_keeper_killed_at_any_moment(quick: Bench) -> None:
         assert quick.ended(directory) == done
         if done.reason == "completed":
             assert quick.log(directory) == "begun\ndone\n"
+
+
+def test_remove_drops_what_a_keeper_left_that_died_after_its_exit(quick: Bench) -> None:
+    directory = quick.start("true")
+    assert quick.ended(directory).code == 0
+    listed = (directory / "cgroups").read_text().split()
+    wait_for(lambda: not any(Path(path).exists() for path in listed), "the keeper's own end")
+    for path in listed:
+        Path(path).mkdir(exist_ok=True)
+    quick.engine.remove(directory.parent)
+    assert not any(Path(path).exists() for path in listed)
+    assert not directory.parent.exists()
 
 
 def test_another_boot(quick: Bench) -> None:
@@ -176,7 +190,7 @@ def test_a_missing_value_and_a_file_in_the_way(quick: Bench) -> None:
         quick.engine.start(job, {"secret:KEY": "x"})
 
 
-def test_a_full_disk_keeps_the_exit(tmp_path: Path, quick: Bench) -> None:
+def test_a_full_disk_keeps_the_exit(tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(small)]
@@ -192,5 +206,9 @@ def test_a_full_disk_keeps_the_exit(tmp_path: Path, quick: Bench) -> None:
         assert (done.code, done.index) == (3, 3)
         assert full.log(directory).startswith("go\n")
     finally:
-        wait = ["umount", str(small)]
-        wait_for(lambda: subprocess.run(wait, check=False, capture_output=True).returncode == 0, "umount")
+
+        def unmounted() -> bool:
+            done = subprocess.run(["umount", str(small)], check=False, capture_output=True)
+            return done.returncode == 0
+
+        wait_for(unmounted, "umount")

@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from dstack.hosts.local import LocalHost
+from dstack.engines.base import Job
 from dstack.engines.process import ProcessEngine
+from dstack.hosts.local import LocalHost
+from dstack.paths import Home
+from dstack.run.model import Run
 from dstack.run.observation import Exited
 
 from .conftest import SHELLS, Bench, finish, gone, wait_for
@@ -24,17 +29,15 @@ HIDDEN = (
 class WithoutCgroups(ProcessEngine):
     """As on a machine whose control groups are not ours to use."""
 
-    def plan(self, run, run_folder, attempt):  # type: ignore[no-untyped-def]
+    def plan(self, run: Run, run_folder: Path, attempt: int) -> Job:
         job = super().plan(run, run_folder, attempt)
         script = job.script.replace("job_cgroup_root='/sys/fs/cgroup'", "job_cgroup_root='/none'")
         assert script != job.script
-        import msgspec
-
         return msgspec.structs.replace(job, script=script)
 
 
 @pytest.fixture(params=[*SHELLS, "without-cgroups"])
-def any_bench(request: pytest.FixtureRequest, home):  # type: ignore[no-untyped-def]
+def any_bench(request: pytest.FixtureRequest, home: Home) -> Iterator[Bench]:
     kind = request.param
     if kind in SHELLS:
         found = Bench(ProcessEngine(home, shell=SHELLS[kind], grace=3))

@@ -164,3 +164,18 @@ def test_prune_waits_for_a_snapshot_in_use(lab: Lab, monkeypatch: pytest.MonkeyP
     assert contents(lab.give(tree)) == contents(lab.project)
     lab.snapshots.close()
     assert other.prune() > 0
+
+
+def test_prune_does_not_wait_for_a_run_that_was_kept(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.write("a", "1")
+    monkeypatch.setattr(store, "_PRUNE_WAIT", 0.1)
+    pending = lab.snapshots.begin(lab.project)
+    tree = pending.finish().tree
+    other = Snapshots(lab.home)
+    other.keep("run1", tree)
+    pending.cancel()
+    other.checkout(tree, lab.project.parent / "run" / "code")
+    Snapshots(lab.home).prune()
+    assert contents(lab.give(tree)) == contents(lab.project)
