@@ -59,7 +59,7 @@ class Background:
         while not self.ending:
             now = time.monotonic()
             seen = self.supervisor.runs.database.changes()
-            # Our own records change nothing that `changes` sees: without wards, look whether it is over.
+            # `changes` does not see our own records: without wards, look whether all is over.
             over = not self.wards and idle_since is None
             if seen != changes or now >= next_find or over:
                 changes = seen
