@@ -131,8 +131,9 @@ def parse_gpus(text: str) -> tuple[GpuFact, ...]:
 
 def _limits(host: Host) -> tuple[bool, str | None]:
     """Whether cpu and memory limits can be set: really makes a group, sets both, and drops it."""
-    script = Path(__file__).parent / "job.sh"
-    done = host.run(["/bin/sh", os.fspath(script), "probe"], timeout=_TIMEOUT)
+    from .process import process_body
+
+    done = host.run(["/bin/sh", "-c", process_body(), "sh", "probe"], timeout=_TIMEOUT)
     if done.code == 0:
         return True, None
     return False, "this machine does not let us make control groups (it takes root)"
