@@ -166,9 +166,14 @@ stages() { # the engine's client; its exit code
     job_container --rm --entrypoint sh "$job_image" /.dstack/box.sh box >"$job_folder/client" 2>&1
     code=$?
     read_state
-    [ -n "$state" ] || [ "$code" != 127 ] || run_without_shell
+    [ -n "$state" ] || ! lacks_shell || run_without_shell
     [ -n "$state" ] || [ "$code" = 0 ] || [ "$code" -gt 128 ] || own_words client
     exit "$code"
+}
+
+lacks_shell() { # as the two init programs and the runtimes say it
+    grep -q -e 'exec sh failed' -e 'failed to exec pid1' -e '"sh": executable file' \
+        -e '`sh` not found' "$job_folder/client"
 }
 
 run_without_shell() { # the client hands on what is printed: nobody in there could
@@ -182,8 +187,10 @@ run_without_shell() { # the client hands on what is printed: nobody in there cou
     job_run_direct 2>&1
     code=$?
     rm -f "$job_folder/box/env.list"
-    # The engine's own sentence, when nothing was started.
-    [ "$code" != 127 ] && [ "$code" != 126 ] && [ "$code" != 125 ] || phase 'environment 0       '
+    if [ "$code" = 125 ]; then
+        phase 'environment 0       '
+        fail "the container could not be started (its output says why)"
+    fi
     exit "$code"
 }
 
@@ -191,6 +198,7 @@ write_environment() { # NAME=VALUE lines, for the engine's client
     (
         umask 077
         : >"$job_folder/box/env.list"
+        PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=$box_home
         image_env take_over
         job_environment
         for name in $job_names; do

@@ -31,7 +31,7 @@ class FolderEngine:
     """
 
     name = ""
-    shown = ("phase", "running")
+    shown: tuple[str, ...] = ("phase", "running")
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class FolderEngine:
                 seen[directory] = self._exited(directory, exit_)
             elif not pid:
                 if script is None:
-                    self._end_lost(directory)
+                    self.end_lost(directory)
                 seen[directory] = Absent(folder=script is not None)
             elif lives:
                 pid_ = keeper.pid if keeper else None
@@ -132,13 +132,19 @@ class FolderEngine:
 
     def remove(self, run_folder: Path) -> None:
         """See Engine."""
-        for name in self.host.list_folder(run_folder):
+        attempts: list[Path] = []
+        for name in sorted(self.host.list_folder(run_folder)):
             if not name.isdigit():
                 continue
             directory = run_folder / name
             pid, ended = self.host.read_many([directory / "pid", directory / "exit"])
+            attempts.append(directory)
             if pid and (not ended or self._cgroups(directory)):
                 self._end_now(directory, _keeper(pid))
+        self.delete(run_folder, attempts)
+
+    def delete(self, run_folder: Path, attempts: Sequence[Path]) -> None:
+        """Delete a run's folder; `attempts` are the job folders in it. Raises HostError."""
         self.host.delete(run_folder)
 
     def under_way(
@@ -179,7 +185,7 @@ class FolderEngine:
     def _end(self, directory: Path) -> Completed:
         return self.host.run([*self.shell, f"{directory}/job.sh", "end"], timeout=_END_TIMEOUT)
 
-    def _end_lost(self, directory: Path) -> None:
+    def end_lost(self, directory: Path) -> None:
         """End what may run without its folder, which somebody deleted with the script in it."""
         name = f"{directory.parent.name}-{directory.name}"
         values = {"job_name": name, "job_folder": f"{directory}", "job_cgroup_root": CGROUPS}
@@ -234,6 +240,7 @@ def describe_job(run: Run, attempt: int) -> str:
         "workdir": plan.workdir,
         "python": plan.python,
         "image": plan.image,
+        "registry_auth": plan.registry_auth is not None,
         "submitted_at": run.submitted_at,
     }
     return json.dumps(about, indent=1) + "\n"

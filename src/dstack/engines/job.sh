@@ -7,6 +7,8 @@
 #                    started, SIGKILL after that many seconds
 #   sh job.sh end    for a job whose keeper died: ends what it left, writes `exit`; exits with 3
 #                    when the keeper lives, with 4 when what it left cannot be ended now
+#   sh job.sh client ARGUMENTS
+#                    the container engine's command, as this job calls it
 #   sh job.sh probe  whether this host lets us limit memory and cpu
 #
 # What is above, from the sandbox that this job has (process.sh or container.sh): open_sandbox,
@@ -221,8 +223,12 @@ keep) keep ;;
 stop) stop ;;
 end) end ;;
 probe) probe ;;
+client)
+    shift
+    job_client "$@"
+    ;;
 *)
-    echo 'usage: sh job.sh [stop | end | probe]' >&2
+    echo 'usage: sh job.sh [stop | end | probe | client ...]' >&2
     exit 2
     ;;
 esac

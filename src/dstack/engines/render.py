@@ -161,9 +161,7 @@ def _most(asked: Range | None, unit: int) -> str:
     return str(max(1, int(asked.most * unit)))
 
 
-def environment(
-    plan: Plan, first: Sequence[str], own: Mapping[str, str], values: str
-) -> list[str]:
+def environment(plan: Plan, first: Sequence[str], own: Mapping[str, str], values: str) -> list[str]:
     """The function that exports the run's environment: `first`, then ours, then the user's.
 
     `values` is the path of the file with the values that are no part of the script.
