@@ -10,6 +10,7 @@
   code/                    the content-addressed store of code, and one index per project
   cache/                   what `cache:` keeps between runs
   envs/                    templates and spare environments
+  images/                  who the user of a container image is, by the image's id
   runs/RUN_ID/             one run
     code/                  its copy of the code; the commands run here
     env/                   its Python environment
@@ -40,6 +41,7 @@ class Home:
         self.code = root / "code"
         self.cache = root / "cache"
         self.envs = root / "envs"
+        self.images = root / "images"
         self.runs = root / "runs"
 
     def run(self, run_id: str) -> Path:

@@ -27,6 +27,7 @@ __all__ = [
     "docker_daemon",
     "engine",
     "engine_name",
+    "held",
     "open_registry",
     "private_registry",
     "services",
@@ -71,7 +72,7 @@ def busy_engine(
     engine_name: str, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Engine]:
     """An engine that other tests use at the same time; what is left is not looked for."""
-    with _held(services, engine_name, monkeypatch, fcntl.LOCK_SH) as found:
+    with held(services, engine_name, monkeypatch, fcntl.LOCK_SH) as found:
         yield found
 
 
@@ -83,7 +84,7 @@ def engine(
 
     Clients started by the test find the engine through the environment.
     """
-    with _held(services, engine_name, monkeypatch, fcntl.LOCK_EX) as found:
+    with held(services, engine_name, monkeypatch, fcntl.LOCK_EX) as found:
         before = found.snapshot()
         yield found
         left = found.leftovers(before)
@@ -136,8 +137,8 @@ def _need(engine: Engine) -> None:
 
 
 @contextmanager
-def _held(
-    services: Services, name: str, monkeypatch: pytest.MonkeyPatch, mode: int
+def held(
+    services: Services, name: str, monkeypatch: pytest.MonkeyPatch, mode: int = fcntl.LOCK_SH
 ) -> Iterator[Engine]:
     """The engine with its lock (shared or exclusive), and the environment that leads to it."""
     engine = services.engines[name]

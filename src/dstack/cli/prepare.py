@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -21,6 +22,10 @@ from ..run.plan import Offer, Place, make_plan
 from ..store.secrets import Vault
 from .overrides import env_of, name_of, ports_of, settings_of
 from .project import PROFILES, cache_key
+
+if TYPE_CHECKING:
+    from ..config.backends import Backend
+    from ..engines.choice import Choice
 
 # What a run gets of the submitting shell; docs/guide/environment.md lists them.
 _BASE = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR")
@@ -91,19 +96,23 @@ class Request:
         """The plan, and the engine that it is for. Raises CannotStart, UsageError."""
         task = self.load(fallback_name)
         settings = resolve(self.settings, task.settings, self.profile())
-        name, engine = self._backend(settings)
-        offer = _offer(name, engine, settings)
+        from ..engines.choice import choose_engine
+
+        backend = self._backend(settings)
+        choice = choose_engine(backend, image=task.image is not None, environ=os.environ)
+        engine = get_engine(choice.engine, self.home)
+        offer = _offer(backend, choice, engine, settings)
         place = Place(
             project=str(self.root),
             workdir=self.workdir,
             file=self._relative_file(),
             cache_key=cache_key(self.root, self._relative_file()),
-            base_env=base_env(),
+            base_env={**base_env(), **choice.environment},
         )
-        python = ("", None) if task.image is not None else _python(engine, task.python)
+        python = _python_for(task, choice, engine)
         return make_plan(task, settings, place, offer, python), engine
 
-    def _backend(self, settings: Settings) -> tuple[str, Engine]:
+    def _backend(self, settings: Settings) -> Backend:
         """The first backend that is asked for and exists."""
         from ..config.backends import load_backends
 
@@ -115,11 +124,7 @@ class Request:
             if name not in known:
                 message = f"there is no backend {name}"
                 raise UsageError(message, hint=f"backends: {', '.join(known)}")
-        backend = known[wanted[0]]
-        if backend.engine not in ("auto", "process"):
-            message = f"backend {backend.name}: the engine {backend.engine} is not there yet"
-            raise CannotStart(message, hint=f"set `engine: process` in {self.home.config}")
-        return backend.name, get_engine("process", self.home)
+        return known[wanted[0]]
 
     def _relative_file(self) -> str:
         try:
@@ -133,6 +138,10 @@ def sensitive(plan: Plan) -> tuple[list[str], list[str]]:
     secrets = [
         part.name for var in plan.env for part in var.value or () if isinstance(part, Secret)
     ]
+    auth = plan.registry_auth
+    if auth is not None:
+        parts = (*auth.username, *auth.password)
+        secrets += [part.name for part in parts if isinstance(part, Secret)]
     return secrets, [var.name for var in plan.env if var.value is None]
 
 
@@ -173,11 +182,11 @@ def _with(file: tuple[Port, ...], line: tuple[Port, ...]) -> tuple[Port, ...]:
     return (*(port for port in file if port.run not in seen), *line)
 
 
-def _offer(name: str, engine: Engine, settings: Settings) -> Offer:
+def _offer(backend: Backend, choice: Choice, engine: Engine, settings: Settings) -> Offer:
     asked = settings.resources
     facts = engine.facts(limits=any((asked.cpu, asked.memory, asked.gpu)))
     return Offer(
-        backend=name,
+        backend=backend.name,
         engine=engine.name,
         cpus=facts.cpus,
         memory=facts.memory,
@@ -185,7 +194,17 @@ def _offer(name: str, engine: Engine, settings: Settings) -> Offer:
         gpus=tuple((gpu.name, gpu.memory) for gpu in facts.gpus),
         limits=facts.limits,
         limits_why=facts.limits_why,
+        client=choice.client,
+        base_image=backend.base_image,
     )
+
+
+def _python_for(task: Task, choice: Choice, engine: Engine) -> tuple[str, str | None]:
+    if task.image is not None:
+        return "", None
+    if choice.engine != "process":
+        return task.python or f"{sys.version_info.major}.{sys.version_info.minor}", None
+    return _python(engine, task.python)
 
 
 def _python(engine: Engine, version: str | None) -> tuple[str, str | None]:

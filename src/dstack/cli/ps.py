@@ -107,6 +107,7 @@ def as_json(run: Run) -> dict[str, object]:
         "backend": run.plan.backend,
         "engine": run.plan.engine,
         "image": run.plan.image,
+        "image_id": _image_id(run),
         "python": run.plan.python,
         "ports": [{"run": inside, "local": local} for inside, local in run.ports],
         "attempt": attempt.number if attempt is not None else None,
@@ -118,6 +119,14 @@ def as_json(run: Run) -> dict[str, object]:
         "finished_at": _time(run.finished_at),
         "unknown_since": _time(run.unknown_since),
     }
+
+
+def _image_id(run: Run) -> str | None:
+    for attempt in reversed(run.attempts):
+        found = attempt.image_id or (attempt.exit.image_id if attempt.exit is not None else None)
+        if found is not None:
+            return found
+    return None
 
 
 def _time(seconds: float | None) -> str | None:

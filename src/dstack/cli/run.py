@@ -198,7 +198,8 @@ def _show_plan(run: Run, files: int) -> None:
     plan = run.plan
     limit = f"at most {duration(plan.max_duration)}" if plan.max_duration else "no time limit"
     count = f"{files:,} file{'' if files == 1 else 's'}"
-    say(f"{run.name}: {plan.backend} ({plan.engine}), Python {plan.python}, {count}, {limit}")
+    what = plan.image or f"Python {plan.python}"
+    say(f"{run.name}: {plan.backend} ({plan.engine}), {what}, {count}, {limit}")
     asked = plan.resources
     if (asked.cpu or asked.memory) and not plan.enforce:
         say("cpu and memory are not enforced: this machine does not allow it")
@@ -223,6 +224,8 @@ def _dry_run(request: Request, supervisor: Supervisor) -> int:
     new = _new_run(plan, "", None)
     job = engine.plan(new, supervisor.home.run(new.id), 1)
     sys.stdout.write(job.script)
+    if "box.sh" in job.files:
+        sys.stdout.write(f"\n# ==== box.sh, in the container ====\n{job.files['box.sh']}")
     return 0
 
 

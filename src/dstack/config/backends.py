@@ -7,12 +7,15 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from ..errors import FileErrors
-from .forms import ListForm, Property, Reader, RecordForm
+from .forms import ListForm, Property, Reader, RecordForm, ScalarForm
 from .profile import LABEL, one_of
+from .quantities import BadValue
 from .source import Mapping, Scalar, Sequence, parse
 
 EngineChoice = Literal["auto", "process", "docker", "podman"]
 BACKEND_TYPES = ("local",)
+# What a task without `image` runs in where the engine is a container engine.
+BASE_IMAGE = "python:{python}-slim"
 
 
 class Backend(msgspec.Struct, frozen=True):
@@ -21,9 +24,19 @@ class Backend(msgspec.Struct, frozen=True):
     name: str = "local"
     type: Literal["local"] = "local"
     engine: EngineChoice = "auto"
+    base_image: str = BASE_IMAGE
 
 
 DEFAULT_BACKENDS = (Backend(),)
+
+
+def _base_image(text: str) -> str:
+    rest = text.replace("{python}", "")
+    if not rest.strip() or "{" in rest or "}" in rest:
+        message = "must be the name of an image; {python} is the only thing that is replaced"
+        raise BadValue(message)
+    return text
+
 
 BACKEND: dict[str, Property] = {
     "name": Property(LABEL, "What `--backend` calls it.", example="name: local", required=True),
@@ -35,6 +48,12 @@ BACKEND: dict[str, Property] = {
         "How runs are executed.",
         default="auto",
         example="engine: process",
+    ),
+    "base_image": Property(
+        ScalarForm("an image", _base_image, {"type": "string", "pattern": "\\S"}),
+        "The image of a task without one on an engine for containers; {python} is its version.",
+        default=BASE_IMAGE,
+        example='base_image: "registry.example.com/python:{python}"',
     ),
 }
 CONFIG: dict[str, Property] = {

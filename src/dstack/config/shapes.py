@@ -84,6 +84,7 @@ class RegistryAuth(msgspec.Struct, frozen=True):
     password: tuple[Part, ...]
 
 
+Pull = Literal["missing", "always"]
 SpotPolicy = Literal["spot", "on-demand", "auto"]
 
 
@@ -115,5 +116,6 @@ class Task(msgspec.Struct, frozen=True, omit_defaults=True):
     entrypoint: tuple[str, ...] | None = None
     registry_auth: RegistryAuth | None = None
     home_dir: str | None = None
+    pull: Pull = "missing"
     name: str | None = None
     settings: Settings = Settings()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from .forms import (
     ANY_SCALAR,
@@ -24,9 +24,9 @@ from .forms import (
     read_properties,
 )
 from .interpolate import Expression, Raw, parts_of, split
-from .profile import SETTINGS, check_settings, settings_of
+from .profile import SETTINGS, check_settings, one_of, settings_of
 from .quantities import BadValue, shown
-from .shapes import EnvVar, RegistryAuth, Task
+from .shapes import EnvVar, Pull, RegistryAuth, Task
 from .source import Broken, Mapping, Node, Scalar, Sequence
 from .values import (
     PYTHONS,
@@ -248,6 +248,12 @@ TASK: dict[str, Property] = {
         default="none: the run is a process on the machine",
         example="image: python:3.11-slim",
     ),
+    "pull": Property(
+        one_of(get_args(Pull)),
+        "When the image is pulled: when it is `missing`, or `always`, should its tag have moved.",
+        default="`missing`",
+        example="pull: always",
+    ),
     "entrypoint": Property(
         EitherForm(
             "a string or a list of strings",
@@ -273,7 +279,7 @@ TASK: dict[str, Property] = {
     "home_dir": Property(
         ScalarForm("an absolute path", parse_absolute, pattern("/[\\s\\S]*", numbers=False)),
         "The home folder in the container; `~` in `cache` means it.",
-        default="/root",
+        default="that of the image's user: `/root` for root",
         example="home_dir: /home/me",
     ),
     "cache": Property(

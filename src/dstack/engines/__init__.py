@@ -9,6 +9,8 @@ from .base import Engine
 # name -> (module below this package, class)
 ENGINES = {
     "process": ("process", "ProcessEngine"),
+    "docker": ("container", "DockerEngine"),
+    "podman": ("container", "PodmanEngine"),
 }
 
 

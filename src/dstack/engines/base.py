@@ -48,13 +48,15 @@ class Facts(msgspec.Struct, frozen=True):
 class Job(msgspec.Struct, frozen=True):
     """One attempt, ready to be started: everything but the secrets' values.
 
-    `needs` names the values that `start` must be given: `secret:NAME` and `env:NAME`.
+    `needs` names the values that `start` must be given: `secret:NAME` and `env:NAME`. `keys` are
+    more of them, which the job itself never sees (what its image is pulled with).
     """
 
     name: str  # RUN_ID-ATTEMPT
     directory: str  # the job folder, absolute, on the host
     script: str  # job.sh, literally
     needs: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
     files: Mapping[str, str] = {}  # what lies beside job.sh: job.json, and what the script calls
 
 
@@ -90,6 +92,10 @@ class Engine(Protocol):
 
         Returns before they have ended. Doing it twice does no harm.
         """
+        ...
+
+    def address(self, directory: Path, port: int) -> tuple[str, int] | None:
+        """Where this machine reaches a job's port: host and port; None: not now."""
         ...
 
     def remove(self, run_folder: Path) -> None:

@@ -15,14 +15,16 @@ from .interpreters import parse_pythons
 _TIMEOUT = 20.0
 
 
-def find_facts(host: Host, home: Home, *, pythons: bool, limits: bool) -> Facts:
-    """See Engine.facts. GPUs are asked for together with `limits`: both are plan-time checks."""
+def find_facts(
+    host: Host, home: Home, *, pythons: bool, limits: bool, gpus: bool | None = None
+) -> Facts:
+    """See Engine.facts. GPUs are asked for together with `limits`, unless `gpus` says otherwise."""
     allowed, why = _limits(host) if limits else (False, None)
     return Facts(
         cpus=_cpus(host),
         memory=_memory(host),
         disk=_disk(home.root),
-        gpus=_gpus(host) if limits else (),
+        gpus=_gpus(host) if (limits if gpus is None else gpus) else (),
         pythons=_pythons(host) if pythons else _own_python(),
         fetch=_may_fetch(),
         limits=allowed,
@@ -131,8 +133,9 @@ def parse_gpus(text: str) -> tuple[GpuFact, ...]:
 
 def _limits(host: Host) -> tuple[bool, str | None]:
     """Whether cpu and memory limits can be set: really makes a group, sets both, and drops it."""
-    script = Path(__file__).parent / "job.sh"
-    done = host.run(["/bin/sh", os.fspath(script), "probe"], timeout=_TIMEOUT)
+    from .process import process_body
+
+    done = host.run(["/bin/sh", "-c", process_body(), "sh", "probe"], timeout=_TIMEOUT)
     if done.code == 0:
         return True, None
     return False, "this machine does not let us make control groups (it takes root)"

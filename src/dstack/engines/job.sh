@@ -5,8 +5,15 @@
 #   sh job.sh        the keeper: runs the job, waits for its end, writes `exit`
 #   sh job.sh stop   does what `stop` says ("REASON SECONDS"): SIGTERM to everything that the job
 #                    started, SIGKILL after that many seconds
-#   sh job.sh end    for a job whose keeper died: ends what it left, writes `exit`
+#   sh job.sh end    for a job whose keeper died: ends what it left, writes `exit`; exits with 3
+#                    when the keeper lives, with 4 when what it left cannot be ended now
+#   sh job.sh client ARGUMENTS
+#                    the container engine's command, as this job calls it
 #   sh job.sh probe  whether this host lets us limit memory and cpu
+#
+# What is above, from the sandbox that this job has (process.sh or container.sh): open_sandbox,
+# stages, settle, members, ask_members, kill_members, end_members, after_restart, recall_sandbox,
+# recall_code, out_of_memory, close_sandbox.
 #
 # Needs a POSIX sh, ln, readlink, mv, cp, mkdir, rmdir, rm, sleep, and grep where there are no
 # cgroups.
@@ -34,195 +41,6 @@ identify() { # -> $identity of this shell
     identity=$$:$start:$boot
 }
 
-# ---- cgroups: to find every process of the job, and to limit it ----
-
-own_cgroup() { # $1 mount, $2 controller or "" (version 2) -> $parent, empty: not ours to use
-    parent=
-    while IFS=: read -r _ controllers path; do
-        case ,$controllers, in *",$2,"*) parent=$1${path%/} ;; esac
-    done </proc/self/cgroup
-    # Inside a container the path may be the host's, and the mount is our own cgroup.
-    [ -d "$parent" ] || parent=$1
-    [ -w "$parent" ] && [ -w "$parent/cgroup.procs" ] || parent=
-}
-
-add_cgroup() { # $1 mount, $2 controller: one more for the job; false where it cannot be made
-    own_cgroup "$1" "$2"
-    [ -n "$parent" ] || return 1
-    mkdir "$parent/dstack-$job_name" 2>/dev/null
-    [ -d "$parent/dstack-$job_name" ] || return 1
-    made=$parent/dstack-$job_name
-    cgroups="$cgroups $made"
-}
-
-track() { # -> $cgroup: what holds every process of the job; empty where there is none
-    cgroup='' cgroups=''
-    [ -r /proc/self/cgroup ] || return 0
-    root=$job_cgroup_root
-    if [ -e "$root/cgroup.controllers" ]; then
-        add_cgroup "$root" "" && cgroup=$made
-    elif [ -e "$root/unified/cgroup.controllers" ]; then
-        add_cgroup "$root/unified" "" && cgroup=$made
-    else
-        for kind in pids freezer memory; do
-            [ -d "$root/$kind" ] && add_cgroup "$root/$kind" "$kind" && cgroup=$made && break
-        done
-    fi
-}
-
-set_limit() { # $1 value, $2 file
-    { echo "$1" >"$2"; } 2>/dev/null
-}
-
-limit() { # memory and cpu; false where the host does not let us
-    [ -n "$job_memory$job_cpu" ] || return 0
-    root=$job_cgroup_root
-    if [ -e "$root/cgroup.controllers" ]; then
-        limit_v2
-        return
-    fi
-    if [ -n "$job_memory" ]; then
-        add_cgroup "$root/memory" memory || return 1
-        memory=$made/memory.oom_control
-        set_limit "$job_memory" "$made/memory.limit_in_bytes" || return 1
-        set_limit "$job_memory" "$made/memory.memsw.limit_in_bytes"
-    fi
-    if [ -n "$job_cpu" ]; then
-        add_cgroup "$root/cpu" cpu || return 1
-        set_limit 100000 "$made/cpu.cfs_period_us"
-        set_limit "${job_cpu}00" "$made/cpu.cfs_quota_us" || return 1
-    fi
-}
-
-limit_v2() {
-    # Only the root may hold processes and hand controllers down, so its child is the place.
-    [ -n "$cgroup" ] && rmdir "$cgroup"
-    cgroup=$root/dstack-$job_name cgroups=" $root/dstack-$job_name"
-    set_limit '+memory +cpu' "$root/cgroup.subtree_control"
-    mkdir "$cgroup" 2>/dev/null
-    memory=$cgroup/memory.events
-    if [ -n "$job_memory" ]; then
-        set_limit "$job_memory" "$cgroup/memory.max" || return 1
-        set_limit 0 "$cgroup/memory.swap.max"
-    fi
-    if [ -n "$job_cpu" ]; then
-        set_limit "${job_cpu}00 100000" "$cgroup/cpu.max" || return 1
-    fi
-    return 0
-}
-
-probe() {
-    job_name=probe-$$ job_cgroup_root=/sys/fs/cgroup job_memory=67108864 job_cpu=1000
-    track
-    limit
-    code=$?
-    drop_cgroups
-    exit "$code"
-}
-
-out_of_memory() { # whether the limit had a process killed (cgroup-v2.rst, memcg v1 oom_control)
-    [ -n "$memory" ] && [ -r "$memory" ] || return 1
-    while read -r key value; do
-        [ "$key" = oom_kill ] && [ "$value" -gt 0 ] && return 0
-    done <"$memory"
-    return 1
-}
-
-# ---- everything the job started ----
-
-members() { # -> $members: pids, without the keeper, its timer and this shell
-    members=
-    if [ -n "$cgroup" ] && [ -r "$cgroup/cgroup.procs" ]; then
-        while read -r pid; do
-            [ "$pid" = $$ ] || members="$members $pid"
-        done <"$cgroup/cgroup.procs"
-        [ "$1" = all ] || return 0
-    elif [ "$1" = quick ] && [ -n "${DSTACK_SUBREAPER-}" ] && [ -r "/proc/$$/task/$$/children" ]; then
-        # Orphans come to the keeper: without children there is nothing left.
-        children=
-        read -r children <"/proc/$$/task/$$/children"
-        [ -n "$children" ] || return 0
-    fi
-    scan
-}
-
-scan() { # by the mark in the environment, the keeper's session, and the tree below both
-    found=" $members "
-    if [ -d /proc/self ]; then
-        # shellcheck disable=SC2013 # process ids, not lines
-        for file in $(grep -lsF "DSTACK_JOB=:$job_name:" /proc/[0-9]*/environ); do
-            file=${file#/proc/}
-            found="$found${file%/environ} "
-        done
-    fi
-    processes
-    members='' grown=1
-    while [ -n "$grown" ]; do
-        grown=
-        while read -r pid ppid sid state; do
-            case $state in Z* | X*) continue ;; esac
-            case $pid in "" | "$$" | "$keeper") continue ;; esac
-            case " $members " in *" $pid "*) continue ;; esac
-            if [ "$sid" = "$keeper" ] || [ "$ppid" = "$keeper" ]; then
-                :
-            else
-                case "$found" in *" $pid "*) ;; *)
-                    case " $members " in *" $ppid "*) ;; *) continue ;; esac ;;
-                esac
-            fi
-            members="$members $pid" grown=1
-        done <<-EOF
-			$table
-		EOF
-    done
-}
-
-processes() { # -> $table: lines of "pid ppid session state"
-    table=
-    if [ ! -d /proc/self ]; then
-        table=$(ps -A -o pid= -o ppid= -o sess= -o state=)
-        return
-    fi
-    for file in /proc/[0-9]*/stat; do
-        { read -r stat <"$file"; } 2>/dev/null || continue
-        pid=${stat%% *}
-        set -f
-        # shellcheck disable=SC2086
-        set -- ${stat##*) }
-        set +f
-        table="$table$pid $2 $4 $1
-"
-    done
-}
-
-signal_members() { # $1 signal
-    # shellcheck disable=SC2086
-    [ -z "$members" ] || kill "-$1" $members 2>/dev/null
-}
-
-end_members() { # $1 seconds from SIGTERM to SIGKILL, $2 how to look for them
-    members "$2"
-    [ -n "$members" ] || return 0
-    clock
-    last=$((now + $1 * 100))
-    [ "$1" = 0 ] || ask_members
-    while [ -n "$members" ]; do
-        [ "$now" -lt "$last" ] || kill_members
-        pause
-        members "$2"
-    done
-}
-
-ask_members() {
-    signal_members TERM
-    signal_members CONT
-}
-
-kill_members() {
-    [ ! -e "$cgroup/cgroup.kill" ] || set_limit 1 "$cgroup/cgroup.kill"
-    signal_members KILL
-}
-
 clock() { # -> $now: hundredths of a second since some moment, whatever the wall clock does
     if read -r up _ <"/proc/uptime"; then now=${up%.*}${up#*.}; else now=$((${now-0} + 5)); fi
 } 2>/dev/null
@@ -235,33 +53,13 @@ pause() {
 # ---- the stages ----
 
 phase() { # fixed width and in place: it works on a full disk, and a reader never sees half of it
-    echo "$1" 1<>"$job_folder/phase"
+    echo "$1" 1<>"$job_phase"
 }
 
 fail() { # $1 a sentence for people
     echo "$1" >"$job_folder/detail"
     echo "dstack: $1"
     exit 125
-}
-
-stages() { # the job itself, in a shell of its own
-    for made in $cgroups; do echo 0 >"$made/cgroup.procs"; done
-    unset DSTACK_SUBREAPER OLDPWD
-    make_environment
-    link_caches
-    cd "$job_code" || fail "the folder $job_code is not there"
-    for shell in /bin/bash /usr/bin/bash /usr/local/bin/bash; do
-        [ -x "$shell" ] && break
-    done
-    [ -x "$shell" ] || shell=$(command -v bash) || shell=/bin/sh
-    job_environment
-    if [ -n "$job_setup" ] && [ ! -e "$job_env/.dstack-setup-done" ]; then
-        "$shell" "$job_folder/job.sh" setup || exit
-        [ -d "$job_env" ] || mkdir "$job_env"
-        : >"$job_env/.dstack-setup-done"
-    fi
-    : >"$job_folder/running"
-    exec "$shell" "$job_folder/job.sh" commands
 }
 
 # ---- the keeper ----
@@ -293,7 +91,7 @@ stop() { # one at a time; the one at it reads again what `stop` says
         rm -f "$job_folder/stopping"
     done
     identity=$keeper keeper=${keeper%%:*} told='' last=0
-    read_cgroups
+    recall_sandbox
     clock
     while [ ! -e "$job_folder/exit" ] && is_alive "$identity"; do
         members quick
@@ -317,26 +115,16 @@ is_alive() { # $1 an identity
     [ "$1" = "${1%%:*}:$start:$boot" ] && kill -0 "${1%%:*}" 2>/dev/null
 }
 
-read_cgroups() {
-    cgroup='' memory='' cgroups=''
-    if [ -e "$job_folder/cgroups" ]; then
-        { read -r cgroup && read -r memory && read -r cgroups; } <"$job_folder/cgroups"
-    else
-        # The keeper died before it could write down what it may have made.
-        track
-        limit
-    fi
-    return 0
-}
-
 judge() { # -> $reason, $signal, $stage, $index, $oom from $code, `phase` and `stop`
     stage='' index='' oom=false signal='' detail=''
-    { read -r stage index <"$job_folder/phase"; } 2>/dev/null
+    { read -r stage index <"$job_phase"; } 2>/dev/null
     [ "$code" -gt 128 ] && [ "$code" -le 192 ] && signal=$((code - 128))
     out_of_memory && oom=true
     if [ -e "$job_folder/stopped" ] && read_stop; then
         reason=$stop_reason
         [ "$reason" = max_duration ] && code=124
+    elif [ -n "$lost" ]; then
+        reason=killed detail=$lost
     elif [ "$code" = 0 ]; then
         reason=completed
     elif [ "$stage" = environment ]; then
@@ -362,21 +150,9 @@ detail=$detail
     mv "$job_folder/exit.new" "$job_folder/exit"
 }
 
-drop_cgroups() {
-    # shellcheck disable=SC2086
-    [ -z "$cgroups" ] || rmdir $cgroups 2>/dev/null
-}
-
-adopt_orphans() { # without a cgroup: have the kernel give the job's orphans to the keeper
-    [ -z "${DSTACK_SUBREAPER-}" ] && [ -d /proc/self ] && command -v perl >/dev/null || return 0
-    case $(uname -m) in
-    x86_64) call=157 ;;
-    aarch64 | riscv64 | loongarch64) call=167 ;;
-    *) return 0 ;;
-    esac
-    # prctl(PR_SET_CHILD_SUBREAPER, 1); it stays over exec, prctl(2).
-    DSTACK_SUBREAPER=1 exec perl -e 'syscall(shift, 36, 1, 0, 0, 0); exec @ARGV' \
-        "$call" /bin/sh "$job_folder/job.sh"
+drop_timer() {
+    [ -z "$timer" ] || kill "$timer" 2>/dev/null
+    timer=
 }
 
 keep() {
@@ -384,14 +160,8 @@ keep() {
     if ! ln -s "$identity" "$job_folder/pid" 2>/dev/null; then
         [ "$(readlink "$job_folder/pid")" = "$identity" ] || exit 0
     fi
-    keeper=$$ timer='' memory=''
-    track
-    [ -n "$cgroup" ] || adopt_orphans
-    limited=yes
-    limit || limited=
-    echo "$cgroup
-$memory
-$cgroups" >"$job_folder/cgroups"
+    keeper=$$ timer='' lost=''
+    open_sandbox
     # Before the traps, or it might swallow the signal that ends it.
     set_timer
     # Handled rather than ignored: what is ignored would be so in the job, too. And the job does
@@ -400,18 +170,16 @@ $cgroups" >"$job_folder/cgroups"
     {
         (
             [ ! -e "$job_folder/stop" ] || give_up
-            [ -n "$limited" ] || fail 'the limits of memory and cpu cannot be set on this machine'
             stages
         ) >>"$job_folder/log" 2>&1 </dev/null
         code=$?
     } 2>/dev/null
-    [ -z "$timer" ] || kill "$timer" 2>/dev/null
-    end_members 2 quick
+    settle
     # A second start may have come too late for its values to be read.
     [ ! -e "$job_folder/env" ] || rm -f "$job_folder/env"
     judge
     write_exit
-    drop_cgroups
+    close_sandbox
     exit 0
 }
 
@@ -423,29 +191,31 @@ give_up() { # stopped before it began
 end() { # the keeper is gone: end what it left, and say so where it could not
     identity=$(readlink "$job_folder/pid")
     is_alive "$identity" && exit 3
-    keeper='' code=137 ended=killed
-    read_cgroups
+    keeper='' code=137 ended=killed lost=''
+    recall_sandbox
     if [ "${identity##*:}" = "$boot" ]; then
         keeper=${identity%%:*}
-        end_members 0 all
+        end_members 0 all || exit 4
     elif [ -z "$identity" ]; then
         # The folder is gone. Its keeper may live, and is ended with the others: it bears the mark.
-        end_members 0 all
+        end_members 0 all || exit 4
     else
         ended=host_restarted
+        after_restart || exit 4
     fi
     if [ ! -d "$job_folder" ]; then
-        drop_cgroups
+        close_sandbox
         exit 0
     fi
-    rm -f "$job_folder/env"
+    [ ! -e "$job_folder/env" ] || rm -f "$job_folder/env"
     if [ ! -e "$job_folder/exit" ]; then
-        [ ! -e "$job_folder/stop" ] || : >"$job_folder/stopped"
+        recall_code && ended=
+        [ ! -e "$job_folder/stop" ] || [ -z "$ended" ] || : >"$job_folder/stopped"
         judge
-        [ -e "$job_folder/stopped" ] || reason=$ended code=137 detail=''
+        [ -z "$ended" ] || [ -e "$job_folder/stopped" ] || reason=$ended code=137 detail=''
         write_exit
     fi
-    drop_cgroups
+    close_sandbox
 }
 
 case ${1-keep} in
@@ -453,8 +223,12 @@ keep) keep ;;
 stop) stop ;;
 end) end ;;
 probe) probe ;;
+client)
+    shift
+    job_client "$@"
+    ;;
 *)
-    echo 'usage: sh job.sh [stop | end | probe]' >&2
+    echo 'usage: sh job.sh [stop | end | probe | client ...]' >&2
     exit 2
     ;;
 esac

@@ -1,51 +1,20 @@
-"""The engine of plain processes: job.sh, started in a session of its own, does the work."""
+"""The engine of plain processes: the commands run on the machine itself."""
 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..errors import CannotStart, HostError
-from ..hosts.base import Completed, Content, File, Host, ProcessId
-from ..paths import Home
 from ..run.model import Run
-from ..run.observation import Absent, Exited, Observation, Preparing, Running, Unknown
-from .base import Facts, Job, StopReason
-from .outcome import parse_exit
-from .render import CGROUPS, Places, phase, quote, render, values_file
-
-STOP_GRACE = 10  # seconds from SIGTERM to SIGKILL; SPEC: `dstack stop`
-
-_END_TIMEOUT = 60.0  # ending what a dead keeper left: SIGKILL to a few processes
-_BLANKS = b" " * 1024  # what `exit` will be written over, so that a full disk cannot lose it
-_SHELL = "/bin/sh"
-
-_FILES = ("exit", "pid", "phase", "running", "job.sh")
+from .base import Facts, Job
+from .folder import FolderEngine, describe_job, part
+from .render import Places, render
 
 
-class ProcessEngine:
-    """Runs jobs as processes on `host`; without one, on this machine."""
+class ProcessEngine(FolderEngine):
+    """Runs jobs as processes on its host."""
 
     name = "process"
-
-    def __init__(
-        self,
-        home: Home,
-        host: Host | None = None,
-        *,
-        shell: Sequence[str] = (_SHELL,),
-        grace: int = STOP_GRACE,
-    ) -> None:
-        if host is None:
-            from ..hosts.local import LocalHost
-
-            host = LocalHost()
-        self.home = home
-        self.host = host
-        self.shell = tuple(shell)
-        self.grace = grace
 
     def facts(self, *, pythons: bool = False, limits: bool = False) -> Facts:
         """See Engine."""
@@ -63,201 +32,18 @@ class ProcessEngine:
             envs=os.fspath(self.home.envs),
             uv=(self.host.uv() or "") if run.plan.python else "",
         )
-        body = _body("environment.sh") + "\n" + _body("job.sh")
-        script, needs = render(run, attempt, places, body)
-        files = {"job.json": _describe(run, attempt)}
+        script, needs = render(run, attempt, places, self.body())
+        files = {"job.json": describe_job(run, attempt)}
         if run.plan.python and not run.plan.interpreter:
-            files["find_python.sh"] = _body("find_python.sh")
+            files["find_python.sh"] = part("find_python.sh")
         name = f"{run.id}-{attempt}"
         return Job(name=name, directory=folder, script=script, needs=needs, files=files)
 
-    def start(self, job: Job, values: Mapping[str, str]) -> int | None:
-        """See Engine."""
-        missing = [name for name in job.needs if name not in values]
-        if missing:
-            message = f"the value of {missing[0].partition(':')[2]} is not there"
-            raise CannotStart(message, hint="set it with `dstack secrets set` or in the shell")
-        folder = Path(job.directory)
-        try:
-            ended, pid = self.host.read_many([folder / "exit", folder / "pid"])
-            if ended or pid:
-                return _pid(pid)
-            self.host.put(folder, _files(job, values))
-            return self.host.spawn(
-                [*self.shell, f"{folder}/job.sh"],
-                env={"DSTACK_JOB": f":{job.name}:"},
-                output=folder / "keeper.log",
-            )
-        except HostError as error:
-            message = f"the run could not be started: {error.message}"
-            raise CannotStart(message, hint=error.hint) from None
-
-    def poll(self, directories: Sequence[Path]) -> dict[Path, Observation]:
-        """See Engine. What a dead keeper left is ended here, and its `exit` written."""
-        try:
-            contents = self.host.read_many([d / name for d in directories for name in _FILES])
-            keepers = [_keeper(content) for content in contents[1 :: len(_FILES)]]
-            alive = iter(self.host.alive([keeper for keeper in keepers if keeper]))
-        except HostError as error:
-            return dict.fromkeys(directories, Unknown(error.message))
-        seen: dict[Path, Observation] = {}
-        for n, (directory, keeper) in enumerate(zip(directories, keepers, strict=True)):
-            exit_, pid, stage, running, script = contents[n * len(_FILES) : (n + 1) * len(_FILES)]
-            lives = keeper is not None and next(alive)
-            if exit_:
-                seen[directory] = _exited(exit_)
-            elif not pid:
-                if script is None:
-                    self._end_lost(directory)
-                seen[directory] = Absent(folder=script is not None)
-            elif lives:
-                seen[directory] = _under_way(keeper, stage, running)
-            else:
-                seen[directory] = self._bury(directory, keeper)
-        return seen
-
-    def stop(self, directory: Path, *, kill: bool, reason: StopReason = "stopped") -> None:
-        """See Engine."""
-        grace = 0 if kill else self.grace
-        names = ("job.sh", "pid", "exit", "stop")
-        script, pid, ended, before = self.host.read_many([directory / name for name in names])
-        if script is None or ended:
-            return
-        # The first reason stands, and what was asked to be quick does not become slow again.
-        if before:
-            words = before.data.split()
-            if len(words) == 2 and words[1].isdigit():
-                reason_before, grace_before = words[0].decode(), int(words[1])
-                reason = "max_duration" if reason_before == "max_duration" else "stopped"
-                grace = min(grace, grace_before)
-        self.host.put(directory, {"stop": File(f"{reason} {grace}\n".encode())})
-        if pid is None:
-            # The keeper looks for `stop` first thing.
-            return
-        argv = [*self.shell, f"{directory}/job.sh", "stop"]
-        self.host.spawn(argv, env={}, output=Path(os.devnull))
-
-    def remove(self, run_folder: Path) -> None:
-        """See Engine."""
-        for name in self.host.list_folder(run_folder):
-            if not name.isdigit():
-                continue
-            directory = run_folder / name
-            pid, ended = self.host.read_many([directory / "pid", directory / "exit"])
-            if pid and (not ended or self._cgroups(directory)):
-                self._end_now(directory, _keeper(pid))
-        self.host.delete(run_folder)
-
-    def _cgroups(self, directory: Path) -> bool:
-        """Whether control groups are left: the keeper was killed just after it wrote `exit`."""
-        (listed,) = self.host.read_many([directory / "cgroups"])
-        paths = os.fsdecode(listed.data).split() if listed else []
-        return any(self.host.read_many([Path(path) for path in paths]))
-
-    def _end_now(self, directory: Path, keeper: ProcessId | None) -> None:
-        import signal
-
-        if keeper is not None:
-            # Without its keeper the job ends here and now, and does not write where we delete.
-            self.host.signal(keeper, signal.SIGKILL)
-            until = time.monotonic() + _END_TIMEOUT
-            while self.host.alive([keeper])[0] and time.monotonic() < until:
-                time.sleep(0.002)
-        self._end(directory)
-
-    def _end(self, directory: Path) -> Completed:
-        return self.host.run([*self.shell, f"{directory}/job.sh", "end"], timeout=_END_TIMEOUT)
-
-    def _end_lost(self, directory: Path) -> None:
-        """End what may run without its folder, which somebody deleted with the script in it."""
-        name = f"{directory.parent.name}-{directory.name}"
-        values = {"job_name": name, "job_folder": f"{directory}", "job_cgroup_root": CGROUPS}
-        script = "".join(f"{key}={quote(value)}\n" for key, value in values.items())
-        try:
-            self.host.run(
-                [*self.shell, "-c", script + _body("job.sh"), "sh", "end"], timeout=_END_TIMEOUT
-            )
-        except HostError:
-            pass  # the next look does it again, or nothing can be done
-
-    def _bury(self, directory: Path, keeper: ProcessId | None) -> Observation:
-        (exit_,) = self.host.read_many([directory / "exit"])
-        if exit_ is None:
-            restarted = keeper is not None and keeper.boot not in ("", self.host.boot_id())
-            try:
-                done = self._end(directory)
-                (exit_,) = self.host.read_many([directory / "exit"])
-            except HostError as error:
-                return Unknown(error.message)
-            if done.code == _ALIVE:
-                return Running(keeper.pid if keeper else None)
-            if exit_ is None:
-                # The folder is deleted or cannot be written: it has ended all the same.
-                reason: str = "host_restarted" if restarted else "killed"
-                return Exited(parse_exit(f"code=137\nreason={reason}\nsignal=9\n", None))
-        return _exited(exit_)
+    def body(self) -> str:
+        """See FolderEngine."""
+        return process_body()
 
 
-_ALIVE = 3  # `job.sh end` found that the keeper lives
-
-
-def _body(name: str) -> str:
-    return (Path(__file__).parent / name).read_text(encoding="utf-8")
-
-
-def _describe(run: Run, attempt: int) -> str:
-    import json
-
-    plan = run.plan
-    about = {
-        "name": run.name,
-        "id": run.id,
-        "attempt": attempt,
-        "engine": plan.engine,
-        "backend": plan.backend,
-        "project": plan.project,
-        "file": plan.file,
-        "workdir": plan.workdir,
-        "python": plan.python,
-        "submitted_at": run.submitted_at,
-    }
-    return json.dumps(about, indent=1) + "\n"
-
-
-def _files(job: Job, values: Mapping[str, str]) -> dict[str, File]:
-    texts = {**job.files, "job.sh": job.script}
-    files = {name: File(os.fsencode(text)) for name, text in texts.items()}
-    files["phase"] = File(f"{phase('environment', 0)}\n".encode(), keep=True)
-    files["exit.new"] = File(_BLANKS, keep=True)
-    if job.needs:
-        text = values_file(job.needs, [values[name] for name in job.needs])
-        files["env"] = File(os.fsencode(text))
-    return files
-
-
-def _keeper(pid: Content | None) -> ProcessId | None:
-    if pid is None:
-        return None
-    try:
-        return ProcessId.parse(os.fsdecode(pid.data))
-    except ValueError:
-        return None
-
-
-def _exited(exit_: Content) -> Exited:
-    return Exited(parse_exit(exit_.data.decode("utf-8", "replace"), exit_.at))
-
-
-def _pid(pid: Content | None) -> int | None:
-    keeper = _keeper(pid)
-    return keeper.pid if keeper else None
-
-
-def _under_way(
-    keeper: ProcessId | None, stage: Content | None, running: Content | None
-) -> Observation:
-    if running is not None:
-        return Running(keeper.pid if keeper else None, running.at)
-    words = stage.data.decode("utf-8", "replace").split() if stage else []
-    step = "setup" if words[:1] == ["setup"] else "environment"
-    return Preparing(step, keeper.pid if keeper else None)
+def process_body() -> str:
+    """The part of job.sh that is the same for every job."""
+    return "\n".join(map(part, ("environment.sh", "process.sh", "job.sh")))

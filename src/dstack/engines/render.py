@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -20,6 +20,10 @@ class Places(msgspec.Struct, frozen=True):
     envs: str
     uv: str
 
+    def code(self, plan: Plan) -> str:
+        """The folder in which the commands run."""
+        return posixpath.normpath(f"{self.run}/code/{plan.workdir}")
+
 
 # bash refuses an assignment to these, which would end a shell that is bash.
 _READONLY = frozenset({"UID", "EUID", "PPID", "SHELLOPTS", "BASHOPTS", "BASH_VERSINFO"})
@@ -34,22 +38,45 @@ def render(run: Run, attempt: int, places: Places, body: str) -> tuple[str, tupl
     """The whole job.sh, and the names of the values (`secret:NAME`, `env:NAME`) that it needs."""
     plan = run.plan
     needs = needed(plan.env)
-    parts = [
-        "#!/bin/sh",
-        f"# Attempt {attempt} of the run {run.name} ({run.id}).",
-        "",
-        *_shells(plan, places),
-        "",
-        *_job(run, attempt, places),
-        "",
-        *_environment(run, attempt, places, needs),
-        "",
-        *_caches(plan, places),
-        "",
-        body.rstrip("\n"),
-        "",
-    ]
-    return "\n".join(parts), needs
+    own = own_variables(run, attempt, places.code(plan))
+    if plan.python:
+        paths = [
+            '    export VIRTUAL_ENV="$job_env"',
+            '    export PATH="$job_env/bin:$PATH"',
+        ]
+    else:
+        paths = []
+    base = [f"    export {name}={quote(value)}" for name, value in plan.base_env]
+    script = join(
+        [f"# Attempt {attempt} of the run {run.name} ({run.id})."],
+        shells(plan, f"{places.job}/phase"),
+        _job(run, attempt, places),
+        environment(plan, [*base, *paths], own, f"{places.job}/env"),
+        _caches(plan, places),
+        [body.rstrip("\n")],
+    )
+    return script, needs
+
+
+def join(*parts: Sequence[str]) -> str:
+    """A script of these parts, an empty line between any two."""
+    return "#!/bin/sh\n" + "\n\n".join("\n".join(part) for part in parts) + "\n"
+
+
+def assignments(values: Mapping[str, str]) -> list[str]:
+    """A line for each variable."""
+    return [f"{name}={quote(value)}" for name, value in values.items()]
+
+
+def own_variables(run: Run, attempt: int, code: str) -> dict[str, str]:
+    """The environment that every run has of dstack; `code` is the folder the commands run in."""
+    return {
+        "DSTACK_RUN_NAME": run.name,
+        "DSTACK_RUN_ID": run.id,
+        "DSTACK_ATTEMPT": str(attempt),
+        "DSTACK_WORKING_DIR": code,
+        "PYTHONUNBUFFERED": "1",
+    }
 
 
 def needed(env: Sequence[EnvVar]) -> tuple[str, ...]:
@@ -82,12 +109,13 @@ def phase(stage: str, index: int) -> str:
     return f"{stage} {index}".ljust(_PHASE_WIDTH)
 
 
-def _shells(plan: Plan, places: Places) -> list[str]:
+def shells(plan: Plan, phase_file: str) -> list[str]:
+    """What the run's shells execute: `setup` and `commands`."""
     lines = [
         "# What the run's shells execute. The number of the item goes to `phase` first; nothing",
         "# stands around an item, so that `set -e`, traps and `exec` work as in any script.",
         'case "${1-}" in',
-        f"setup | commands) __dstack_phase={quote(places.job + '/phase')} ;;",
+        f"setup | commands) __dstack_phase={quote(phase_file)} ;;",
         "esac",
         'case "${1-}" in',
     ]
@@ -108,11 +136,11 @@ def _shells(plan: Plan, places: Places) -> list[str]:
 
 def _job(run: Run, attempt: int, places: Places) -> list[str]:
     plan = run.plan
-    code = posixpath.normpath(f"{places.run}/code/{plan.workdir}")
     values = {
         "job_name": f"{run.id}-{attempt}",
         "job_folder": places.job,
-        "job_code": code,
+        "job_phase": f"{places.job}/phase",
+        "job_code": places.code(plan),
         "job_env": f"{places.run}/env",
         "job_envs": places.envs,
         "job_python": plan.python or "",
@@ -124,7 +152,7 @@ def _job(run: Run, attempt: int, places: Places) -> list[str]:
         "job_cpu": _most(plan.resources.cpu, 1000) if plan.enforce else "",
         "job_cgroup_root": CGROUPS,
     }
-    return [f"{name}={quote(value)}" for name, value in values.items()]
+    return assignments(values)
 
 
 def _most(asked: Range | None, unit: int) -> str:
@@ -133,26 +161,16 @@ def _most(asked: Range | None, unit: int) -> str:
     return str(max(1, int(asked.most * unit)))
 
 
-def _environment(run: Run, attempt: int, places: Places, needs: tuple[str, ...]) -> list[str]:
-    plan = run.plan
-    lines = ["job_environment() {"]
-    lines += [f"    export {name}={quote(value)}" for name, value in plan.base_env]
-    if plan.python:
-        lines += [
-            '    export VIRTUAL_ENV="$job_env"',
-            '    export PATH="$job_env/bin:$PATH"',
-        ]
-    own = {
-        "DSTACK_RUN_NAME": run.name,
-        "DSTACK_RUN_ID": run.id,
-        "DSTACK_ATTEMPT": str(attempt),
-        "DSTACK_WORKING_DIR": posixpath.normpath(f"{places.run}/code/{plan.workdir}"),
-        "PYTHONUNBUFFERED": "1",
-    }
+def environment(plan: Plan, first: Sequence[str], own: Mapping[str, str], values: str) -> list[str]:
+    """The function that exports the run's environment: `first`, then ours, then the user's.
+
+    `values` is the path of the file with the values that are no part of the script.
+    """
+    needs = needed(plan.env)
+    lines = ["job_environment() {", *first]
     lines += [f"    export {name}={quote(value)}" for name, value in own.items()]
     if needs:
-        file = quote(f"{places.job}/env")
-        lines += [f"    . {file}", f"    rm -f {file}"]
+        lines += [f"    . {quote(values)}", f"    rm -f {quote(values)}"]
     lines += [_export(variable, needs) for variable in plan.env]
     if needs:
         names = " ".join(f"__dstack_v{n}" for n in range(1, len(needs) + 1))

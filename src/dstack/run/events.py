@@ -14,10 +14,11 @@ class Started(msgspec.Struct, frozen=True, tag="started"):
     attempt: int
 
 
-class Began(msgspec.Struct, frozen=True, tag="began"):
-    """The commands run."""
+class Began(msgspec.Struct, frozen=True, tag="began", omit_defaults=True):
+    """The commands run; in a container, of this image."""
 
     at: float
+    image_id: str | None = None
 
 
 class StopRequested(msgspec.Struct, frozen=True, tag="stop-requested", omit_defaults=True):

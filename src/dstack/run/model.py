@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from ..config.shapes import EnvVar, Port, Resources, Retry
+from ..config.shapes import EnvVar, Port, Pull, RegistryAuth, Resources, Retry
 
 Status = Literal["submitted", "preparing", "running", "stopping", "done", "failed", "stopped"]
 
@@ -42,6 +42,7 @@ class Exit(msgspec.Struct, frozen=True, omit_defaults=True):
     stage: Literal["environment", "setup", "commands"] | None = None
     index: int | None = None
     detail: str | None = None
+    image_id: str | None = None
     at: float | None = None  # seconds since the epoch, by the host's clock
 
 
@@ -60,14 +61,21 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
     ports: tuple[Port, ...] = ()
     python: str | None = None  # "3.11"; None when `image` is set
     interpreter: str | None = None  # absolute path on the host, None: uv fetches it
-    image: str | None = None
+    image: str | None = None  # None: the run is processes of the host
+    entrypoint: tuple[str, ...] | None = None
+    registry_auth: RegistryAuth | None = None
+    home_dir: str | None = None
+    pull: Pull = "missing"
+    client: str = ""  # absolute path of the container engine's command on the host
+    gpus: tuple[int, ...] = ()  # which of the host's GPUs a container gets
     cache: tuple[str, ...] = ()
     cache_key: str = ""  # of project and task file
     resources: Resources = Resources()
     enforce: bool = True  # whether the host lets us enforce cpu and memory
     max_duration: int | None = None  # seconds; None is off
     retry: Retry | None = None
-    base_env: tuple[tuple[str, str], ...] = ()  # PATH, HOME, LANG ... of the submitting shell
+    # PATH, HOME, LANG ... of the submitting shell; of a container: what its engine's client needs.
+    base_env: tuple[tuple[str, str], ...] = ()
 
 
 class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -76,6 +84,7 @@ class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
     number: int
     started_at: float | None = None
     running_at: float | None = None
+    image_id: str | None = None  # the image that its name meant: SHA256, or NAME@SHA256 if pulled
     exit: Exit | None = None
 
 

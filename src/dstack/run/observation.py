@@ -32,6 +32,7 @@ class Running(msgspec.Struct, frozen=True):
 
     pid: int | None = None
     since: float | None = None
+    image_id: str | None = None
 
 
 class Exited(msgspec.Struct, frozen=True):
@@ -72,5 +73,5 @@ def event_of(run: Run, attempt: int, seen: Observation, now: float, *, held: boo
     if run.unknown_since is not None:
         return Reached(now)
     if isinstance(seen, Running) and run.status == "preparing":
-        return Began(now if seen.since is None else seen.since)
+        return Began(now if seen.since is None else seen.since, seen.image_id)
     return None

@@ -15,6 +15,7 @@ class Offer(msgspec.Struct, frozen=True):
     """What is known of the place a run is planned for. `memory` and `disk` are bytes.
 
     `gpus` is (name, bytes of memory) of each. `limits` is whether cpu and memory can be enforced.
+    `client` is the container engine's command, `base_image` what a task without an image runs in.
     """
 
     backend: str
@@ -25,6 +26,13 @@ class Offer(msgspec.Struct, frozen=True):
     gpus: tuple[tuple[str, int], ...] = ()
     limits: bool = False
     limits_why: str | None = None
+    client: str = ""
+    base_image: str = ""
+
+    @property
+    def containers(self) -> bool:
+        """Whether its engine runs containers."""
+        return self.engine != "process"
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -60,13 +68,14 @@ def _gpu_text(gpu: Gpu) -> str:
     return f"{count} {name}GPU{'s' if count != 1 else ''}{size}"
 
 
-def check_gpus(gpu: Gpu, offer: Offer) -> None:
-    """Raises NoCapacity when too few GPUs of this kind are there."""
+def choose_gpus(gpu: Gpu, offer: Offer) -> tuple[int, ...]:
+    """The numbers of the GPUs that a run gets. Raises NoCapacity when too few of the kind exist."""
     if gpu.count.most == 0:
-        return
-    fitting = [1 for name, memory in offer.gpus if _gpu_fits(gpu, name, memory)]
+        return ()
+    fitting = [n for n, each in enumerate(offer.gpus) if _gpu_fits(gpu, *each)]
     if len(fitting) >= int(gpu.count.least or 1):
-        return
+        most = len(fitting) if gpu.count.most is None else int(gpu.count.most)
+        return tuple(fitting[:most])
     there = ", ".join(f"{name} {_size(memory)}" for name, memory in offer.gpus) or "no GPU"
     message = f"the run asks for {_gpu_text(gpu)}; {offer.backend} has {there}"
     raise NoCapacity(message)
@@ -88,7 +97,23 @@ def check_resources(asked: Resources, offer: Offer) -> None:
     _check("of shared memory", asked.shm_size, offer.memory, offer, size=True)
     _check("of disk", asked.disk, offer.disk, offer, size=True)
     if asked.gpu is not None:
-        check_gpus(asked.gpu, offer)
+        choose_gpus(asked.gpu, offer)
+
+
+def _check_container_only(task: Task, offer: Offer) -> None:
+    if offer.containers:
+        return
+    only = {
+        "image": task.image,
+        "entrypoint": task.entrypoint,
+        "registry_auth": task.registry_auth,
+        "home_dir": task.home_dir,
+    }
+    for name, value in only.items():
+        if value is not None:
+            message = f"`{name}` needs a container, and the run is a process of {offer.backend}"
+            hint = f"remove `{name}`" + ("" if name == "image" else ", or add `image`")
+            raise CannotStart(message, hint=hint)
 
 
 def make_plan(
@@ -101,25 +126,21 @@ def make_plan(
     """The plan of a task on a backend.
 
     `settings` are resolved (command line, file, profile, defaults); `python` is the version and
-    the interpreter's path on the host (None: uv fetches it). Raises CannotStart, NoCapacity.
+    the interpreter's path on the host (None: uv fetches it; where the engine runs containers, the
+    version is for the base image). Raises CannotStart, NoCapacity.
     """
-    only_in_containers = {
-        "image": task.image,
-        "entrypoint": task.entrypoint,
-        "registry_auth": task.registry_auth,
-        "home_dir": task.home_dir,
-    }
-    for name, value in only_in_containers.items():
-        if value is not None:
-            message = f"containers are not there yet: this dstack runs tasks without `{name}` only"
-            raise CannotStart(message, hint=f"remove `{name}`")
+    image = task.image
+    if offer.containers and image is None:
+        image = offer.base_image.replace("{python}", python[0])
+    _check_container_only(task, offer)
     if task.build:
         message = "builds are not there yet: this dstack runs tasks without `build` only"
         raise CannotStart(message, hint="move what `build` does to `setup`")
     if settings.spot_policy == "spot":
         message = f"the run asks for a spot machine; {offer.backend} has none"
         raise NoCapacity(message, hint="use --on-demand or --spot-auto")
-    check_resources(settings.resources, offer)
+    asked = settings.resources
+    check_resources(asked, offer)
     return Plan(
         name=task.name or "",
         project=place.project,
@@ -131,11 +152,18 @@ def make_plan(
         setup=task.setup,
         env=task.env,
         ports=task.ports,
-        python=python[0],
+        python=None if image is not None else python[0],
         interpreter=python[1],
+        image=image,
+        entrypoint=task.entrypoint,
+        registry_auth=task.registry_auth,
+        home_dir=task.home_dir,
+        pull=task.pull,
+        client=offer.client,
+        gpus=choose_gpus(asked.gpu, offer) if offer.containers and asked.gpu is not None else (),
         cache=task.cache,
         cache_key=place.cache_key,
-        resources=settings.resources,
+        resources=asked,
         enforce=offer.limits,
         max_duration=settings.max_duration or None,
         retry=settings.retry if settings.retry is not None and settings.retry.on_events else None,

@@ -77,7 +77,7 @@ def _started(run: Run, event: Started) -> Run:
 
 
 def _began(run: Run, event: Began) -> Run:
-    attempts = _attempt(run, running_at=event.at)
+    attempts = _attempt(run, running_at=event.at, image_id=event.image_id)
     return _change(run, status="running", attempts=attempts, unknown_since=None)
 
 

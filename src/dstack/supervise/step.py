@@ -162,7 +162,7 @@ class Supervisor:
         engine = self.engine_of(run.plan)
         job = engine.plan(run, folder, attempt)
         self._launched[(run.id, attempt)] = time.monotonic()
-        pid = engine.start(job, self._values(run, job.needs))
+        pid = engine.start(job, self._values(run, (*job.needs, *job.keys)))
         if pid is not None:
             self._pids[run.id] = pid
 

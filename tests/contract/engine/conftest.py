@@ -10,11 +10,18 @@ from typing import Any
 
 import pytest
 
+from dstack.config.backends import Backend
 from dstack.config.shapes import EnvVar, Text
+from dstack.engines import get_engine
+from dstack.engines.choice import choose_engine
+from dstack.engines.folder import FolderEngine
 from dstack.engines.process import ProcessEngine
 from dstack.paths import Home
 from dstack.run.model import Exit, Plan, Run
 from dstack.run.observation import Exited, Observation, Running
+from tests.engines.engine import Engine
+from tests.engines.fixtures import held, services
+from tests.engines.services import Services
 
 DEADLINE = 60.0  # seconds; generous, for a loaded machine
 
@@ -65,11 +72,16 @@ def cgroups(name: str) -> list[Path]:
     ]
 
 
+__all__ = ["services"]
+
+
 class Bench:
     """Starts jobs on one engine and looks at them."""
 
-    def __init__(self, engine: ProcessEngine) -> None:
+    def __init__(self, engine: FolderEngine, **plan: Any) -> None:
+        """`plan` are properties that every run of this bench has."""
         self.engine = engine
+        self.defaults = plan
         self.home = engine.home
         self.names: list[str] = []
         self._count = 0
@@ -80,6 +92,7 @@ class Bench:
         env = plan.pop("env", ())
         if isinstance(env, Mapping):
             env = tuple(EnvVar(name, (Text(value),)) for name, value in env.items())
+        plan = {**self.defaults, **plan}
         plan.setdefault("base_env", (("PATH", os.environ["PATH"]), ("HOME", str(self.home.root))))
         (self.home.run(run_id) / "code" / plan.get("workdir", ".")).mkdir(
             parents=True, exist_ok=True
@@ -90,7 +103,7 @@ class Bench:
             workdir=plan.pop("workdir", "."),
             file=".dstack.yml",
             backend="local",
-            engine="process",
+            engine=self.engine.name,
             commands=commands,
             env=env,
             **plan,
@@ -164,6 +177,42 @@ def bench(request: pytest.FixtureRequest, home: Home) -> Iterator[Bench]:
     found = Bench(ProcessEngine(home, shell=SHELLS[request.param], grace=3))
     yield found
     finish(found)
+
+
+def in_containers(engine: Engine, home: Home, **plan: Any) -> Bench:
+    """A bench whose runs are containers of a real engine."""
+    choice = choose_engine(Backend(engine=engine.name), image=True, environ=os.environ)
+    made = get_engine(engine.name, home)
+    assert isinstance(made, FolderEngine)
+    made.grace = 3
+    env = {"PATH": os.environ["PATH"], "HOME": str(home.root), **choice.environment}
+    plan.setdefault("image", engine.image("python"))
+    return Bench(made, client=choice.client, base_env=tuple(env.items()), **plan)
+
+
+@pytest.fixture(params=[*SHELLS, "docker", "podman"])
+def any_bench(request: pytest.FixtureRequest, home: Home) -> Iterator[Bench]:
+    """For what holds wherever a run is: each shell as a process's keeper, each container engine."""
+    if request.param in SHELLS:
+        found = Bench(ProcessEngine(home, shell=SHELLS[request.param], grace=3))
+    else:
+        found = in_containers(request.getfixturevalue(request.param), home)
+    yield found
+    finish(found)
+
+
+@pytest.fixture
+def docker(services: Services, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    """Docker, shared with other tests."""
+    with held(services, "docker", monkeypatch) as engine:
+        yield engine
+
+
+@pytest.fixture
+def podman(services: Services, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    """Podman, shared with other tests."""
+    with held(services, "podman", monkeypatch) as engine:
+        yield engine
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from dstack.config.shapes import EnvVar, Secret, Text, Variable
 from .conftest import Bench, wait_for
 
 
-def test_cd_and_export_carry_over(bench: Bench) -> None:
-    done, log = bench.do("mkdir sub; cd sub", "export A=1; B=2", 'echo "$A$B ${PWD##*/}"')
+def test_cd_and_export_carry_over(any_bench: Bench) -> None:
+    done, log = any_bench.do("mkdir sub; cd sub", "export A=1; B=2", 'echo "$A$B ${PWD##*/}"')
     assert (done.code, done.reason, done.stage, done.index) == (0, "completed", "commands", 3)
     assert log == "12 sub\n"
 
@@ -56,8 +56,8 @@ def test_item(quick: Bench, item: str, output: str) -> None:
         ("trap 'echo bye' EXIT; false", 1),
     ],
 )
-def test_the_failing_item_ends_the_run_and_is_named(bench: Bench, item: str, code: int) -> None:
-    done, log = bench.do("echo first", item, "echo never")
+def test_the_failing_item_ends_the_run_and_is_named(any_bench: Bench, item: str, code: int) -> None:
+    done, log = any_bench.do("echo first", item, "echo never")
     assert (done.code, done.reason, done.stage, done.index) == (
         code,
         "command_failed",
@@ -70,8 +70,8 @@ def test_the_failing_item_ends_the_run_and_is_named(bench: Bench, item: str, cod
 
 
 @pytest.mark.parametrize("item", ['echo "open', "echo 'open", "if true; then", "cat <(", "$("])
-def test_a_syntax_error_stays_in_its_item(bench: Bench, item: str) -> None:
-    done, log = bench.do("echo first", item, "echo never")
+def test_a_syntax_error_stays_in_its_item(any_bench: Bench, item: str) -> None:
+    done, log = any_bench.do("echo first", item, "echo never")
     assert (done.reason, done.index) == ("command_failed", 2)
     assert done.code != 0
     assert log.startswith("first\n")
@@ -79,17 +79,17 @@ def test_a_syntax_error_stays_in_its_item(bench: Bench, item: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["KILL", "TERM", "SEGV"])
-def test_death_by_signal(bench: Bench, name: str) -> None:
+def test_death_by_signal(any_bench: Bench, name: str) -> None:
     import signal
 
     number = int(getattr(signal, f"SIG{name}"))
-    done, _ = bench.do("true", f"kill -{name} $$")
+    done, _ = any_bench.do("true", f"kill -{name} $$")
     assert (done.code, done.signal, done.reason) == (128 + number, number, "command_failed")
     assert done.index == 2
 
 
-def test_set_e_inside_an_item_and_a_trap(bench: Bench) -> None:
-    done, log = bench.do("trap 'echo cleaned' EXIT", "set -e", "echo x", "exit 0")
+def test_set_e_inside_an_item_and_a_trap(any_bench: Bench) -> None:
+    done, log = any_bench.do("trap 'echo cleaned' EXIT", "set -e", "echo x", "exit 0")
     assert (done.code, log) == (0, "x\ncleaned\n")
 
 
@@ -98,14 +98,14 @@ def test_noclobber_and_odd_modes_do_not_disturb(quick: Bench) -> None:
     assert (done.code, done.index, log) == (0, 4, "two\nfour\n")
 
 
-def test_background_item_ends_with_the_run(bench: Bench) -> None:
-    done, log = bench.do("sleep 1000 & echo $! >pid", "echo on")
+def test_background_item_ends_with_the_run(any_bench: Bench) -> None:
+    done, log = any_bench.do("sleep 1000 & echo $! >pid", "echo on")
     assert (done.code, log) == (0, "on\n")
 
 
-def test_a_long_command_and_many(bench: Bench) -> None:
+def test_a_long_command_and_many(any_bench: Bench) -> None:
     text = "x" * 60_000
-    done, log = bench.do(f"echo {text}", *[f"echo {n}" for n in range(200)])
+    done, log = any_bench.do(f"echo {text}", *[f"echo {n}" for n in range(200)])
     assert (done.code, done.index) == (0, 201)
     assert log == text + "\n" + "".join(f"{n}\n" for n in range(200))
 
@@ -173,8 +173,8 @@ def test_secrets_reach_the_commands_and_nothing_else(bench: Bench) -> None:
     assert bench.ended(directory).reason == "stopped"
 
 
-def test_output_is_complete_before_exit_appears(bench: Bench) -> None:
-    done, log = bench.do("seq 1 50000")
+def test_output_is_complete_before_exit_appears(any_bench: Bench) -> None:
+    done, log = any_bench.do("seq 1 50000")
     assert done.code == 0
     assert log.splitlines()[-1] == "50000"
     assert len(log.splitlines()) == 50_000

@@ -20,6 +20,7 @@ esac
 
 job_name='r1-2'
 job_folder='/home/me/.dstack/runs/r1/2'
+job_phase='/home/me/.dstack/runs/r1/2/phase'
 job_code='/home/me/.dstack/runs/r1/code'
 job_env='/home/me/.dstack/runs/r1/env'
 job_envs='/home/me/.dstack/envs'

@@ -1,0 +1,238 @@
+"""The engine of containers: Docker or Podman, through its own command."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from ..config.shapes import Part, Secret, Text
+from ..errors import HostError
+from ..hosts.base import Content, File, Host
+from ..paths import Home
+from ..run.model import Exit, Run
+from ..run.observation import Observation, Preparing, Running, Unknown
+from .base import Facts, Job
+from .clients import CLIENTS, Client, credentials, explain
+from .container_script import Inside, container_name, keys, render_box, render_job
+from .folder import FolderEngine, describe_job, job_files, part
+from .render import Places, needed
+
+_TIMEOUT = 30.0  # seconds for what the engine answers from memory
+_REMOVE_TIMEOUT = 300.0
+_IN_BOX = frozenset({"phase", "env", "box.sh"})
+
+
+class ContainerEngine(FolderEngine):
+    """Runs jobs in containers of one engine, which has to be on the same machine."""
+
+    shown = ("box/phase", "box/running", "unknown", "image", "pull")
+    client: Client
+
+    def __init__(self, home: Home, host: Host | None = None, **options: object) -> None:
+        super().__init__(home, host, **options)  # type: ignore[arg-type]  # handed on as they are
+        self.name = self.client.name
+        self._addresses: dict[tuple[Path, int], tuple[str, int]] = {}
+
+    def facts(self, *, pythons: bool = False, limits: bool = False) -> Facts:
+        """See Engine. The engine itself sees to limits."""
+        from .facts import find_facts
+
+        facts = find_facts(self.host, self.home, pythons=False, limits=False, gpus=limits)
+        return msgspec.structs.replace(facts, limits=True)
+
+    def plan(self, run: Run, run_folder: Path, attempt: int) -> Job:
+        """See Engine. `run_folder` need not exist."""
+        folder = f"{run_folder}/{attempt}"
+        places = Places(
+            run=os.fspath(run_folder), job=folder, cache=os.fspath(self.home.cache), envs="", uv=""
+        )
+        inside = Inside(
+            client=self.client,
+            label=self.label(),
+            images=os.fspath(self.home.images),
+            body=self.body(),
+            box=part("box.sh"),
+        )
+        files = {"job.json": describe_job(run, attempt), "box.sh": render_box(run, attempt, inside)}
+        auth = run.plan.registry_auth
+        if auth is not None:
+            files["auth"] = msgspec.json.encode((run.plan.image, auth)).decode()
+        return Job(
+            name=f"{run.id}-{attempt}",
+            directory=folder,
+            script=render_job(run, attempt, places, inside),
+            needs=needed(run.plan.env),
+            keys=keys(run.plan),
+            files=files,
+        )
+
+    def label(self) -> str:
+        """What marks the containers of this dstack folder."""
+        from hashlib import sha256
+
+        return sha256(os.fsencode(self.home.root)).hexdigest()[:12]
+
+    def body(self) -> str:
+        """See FolderEngine."""
+        return part("container.sh") + "\n" + part("job.sh")
+
+    def put(self, job: Job, values: Mapping[str, str]) -> None:
+        """See FolderEngine. What the container sees lies in a folder of its own."""
+        folder = Path(job.directory)
+        files = job_files(job, values)
+        auth = files.pop("auth", None)
+        box = {name: files.pop(name) for name in _IN_BOX & files.keys()}
+        box["state"] = File(b" " * 20 + b"\n", keep=True)
+        self.host.put(folder / "box", box)
+        if auth is not None:
+            self.host.put(folder / "auth", {"config.json": self._auth(auth.data, values)})
+        self.host.put(folder, {"log": File(b"", keep=True), **files})
+
+    def _auth(self, reference: bytes, values: Mapping[str, str]) -> File:
+        from ..config.shapes import RegistryAuth
+
+        image, auth = msgspec.json.decode(reference, type=tuple[str, RegistryAuth])
+        name, password = (_resolved(parts, values) for parts in (auth.username, auth.password))
+        return File(credentials(self.client, image, name, password).encode())
+
+    def under_way(
+        self, directory: Path, pid: int | None, shown: Sequence[Content | None]
+    ) -> Observation:
+        """See FolderEngine. What the engine does not tell is unknown."""
+        stage, running, unknown, image, pull = shown
+        if unknown is not None:
+            return Unknown(_explained(self.client, "", unknown))
+        if running is not None:
+            return Running(pid, running.at, image_id=_image_id(image))
+        words = stage.data.split() if stage else []
+        if words[:2] == [b"environment", b"1"]:
+            return Preparing(_pulling(pull), pid)
+        return Preparing("setup" if words[:1] == [b"setup"] else "environment", pid)
+
+    def ended(self, directory: Path, end: Exit) -> Exit:
+        """See FolderEngine."""
+        try:
+            image, about = self.host.read_many([directory / "image", directory / "job.json"])
+        except HostError:
+            image, about = None, None
+        detail = end.detail
+        if detail is not None and detail.startswith("@"):
+            (said,) = self.host.read_many([directory / detail[1:]])
+            name, known = _described(about)
+            text = said.data.decode("utf-8", "replace") if said else ""
+            detail = explain(self.client, name, text, known=known)
+        return msgspec.structs.replace(end, detail=detail, image_id=_image_id(image))
+
+    def address(self, directory: Path, port: int) -> tuple[str, int] | None:
+        """See Engine: the container's own address where this machine has a network with it."""
+        key = (directory, port)
+        if key not in self._addresses:
+            found = self._ask_address(directory, port)
+            if found is None:
+                return None
+            self._addresses[key] = found
+        return self._addresses[key]
+
+    def _ask_address(self, directory: Path, port: int) -> tuple[str, int] | None:
+        from .addresses import find_address
+
+        (running,) = self.host.read_many([directory / "box" / "running"])
+        if running is None:
+            return None
+        name = container_name(f"{directory.parent.name}-{directory.name}")
+        form = "{{json .NetworkSettings}}"
+        try:
+            done = self._ask(directory, ["container", "inspect", "--format", form, name])
+        except HostError:
+            return None
+        return find_address(done, port) if done else None
+
+    def _ask(self, directory: Path, words: Sequence[str]) -> bytes | None:
+        """What the client of a job says; None when it fails."""
+        argv = [*self.shell, f"{directory}/job.sh", "client", *words]
+        done = self.host.run(argv, timeout=_TIMEOUT)
+        return done.out if done.code == 0 else None
+
+    def end_lost(self, directory: Path) -> None:
+        """See FolderEngine."""
+        name = container_name(f"{directory.parent.name}-{directory.name}")
+        try:
+            self.host.run([self.client.name, *self.client.remove, name], timeout=_TIMEOUT)
+        except HostError:
+            pass  # the next look does it again, or nothing can be done
+
+    def delete(self, run_folder: Path, attempts: Sequence[Path]) -> None:
+        """See FolderEngine. What the container's root wrote, only a root can delete."""
+        try:
+            self.host.delete(run_folder)
+        except HostError:
+            if os.getuid() == 0 or not attempts:
+                raise
+            self._take_back(run_folder, attempts[-1])
+            self.host.delete(run_folder)
+
+    def _take_back(self, run_folder: Path, directory: Path) -> None:
+        (about,) = self.host.read_many([directory / "job.json"])
+        image, _ = _described(about)
+        mount = f"type=bind,source={run_folder},target=/.dstack/run"
+        options = ["--rm", "--network", "none", "--pull", "never", "--user", "0:0"]
+        own = f"{os.getuid()}:{os.getgid()}"
+        words = ["chown", "-R", own, "/.dstack/run"]
+        argv = ["run", *options, "--security-opt", "label=disable", "--mount", mount]
+        argv = [*argv, "--entrypoint", words[0], image, *words[1:]]
+        self.host.run(
+            [*self.shell, f"{directory}/job.sh", "client", *argv], timeout=_REMOVE_TIMEOUT
+        )
+
+
+class DockerEngine(ContainerEngine):
+    """Docker Engine, and whatever else answers the `docker` command."""
+
+    client = CLIENTS["docker"]
+
+
+class PodmanEngine(ContainerEngine):
+    """Podman."""
+
+    client = CLIENTS["podman"]
+
+
+def _resolved(parts: Sequence[Part], values: Mapping[str, str]) -> str:
+    texts = []
+    for each in parts:
+        if isinstance(each, Text):
+            texts.append(each.text)
+        elif isinstance(each, Secret):
+            texts.append(values[f"secret:{each.name}"])
+    return "".join(texts)
+
+
+def _described(about: Content | None) -> tuple[str, bool]:
+    """The image's name, and whether there are credentials for it."""
+    try:
+        found = msgspec.json.decode(about.data if about else b"{}")
+    except msgspec.DecodeError:
+        found = {}
+    return str(found.get("image", "the image")), bool(found.get("registry_auth"))
+
+
+def _image_id(image: Content | None) -> str | None:
+    """The digest that the registry knows it by, else its id."""
+    words = image.data.decode("utf-8", "replace").split() if image else []
+    if len(words) != 2:
+        return None
+    return words[0] if words[1] == "-" else words[1]
+
+
+def _explained(client: Client, image: str, said: Content) -> str:
+    return explain(client, image, said.data.decode("utf-8", "replace"), known=False)
+
+
+def _pulling(said: Content | None) -> str:
+    from .progress import layers
+
+    done, total = layers(said.data.decode("utf-8", "replace") if said else "")
+    return f"pulling {done}/{total}"

@@ -1,0 +1,342 @@
+# ---- a container: where the job runs, and how it is found and ended ----
+# shellcheck shell=sh disable=SC2154 # job_... are assigned above; what is called, in job.sh
+#
+# The commands write into the log themselves, and box.sh, which is the first process in there, notes
+# in box/state how they ended. So whatever happens to the engine's client, and to the container once
+# they have ended, loses nothing.
+
+# -- what the engine says --
+
+is_gone() { # whether the engine's last answer was that there is no such container
+    grep -qi -e 'no such' -e 'no container with' "$job_folder/asked"
+}
+
+read_state() { # -> $state (empty, begun, ended), $box_code, $box_oom, as box.sh notes them
+    state='' box_code='' box_oom=''
+    { read -r state box_code box_oom <"$job_folder/box/state"; } 2>/dev/null
+}
+
+look() { # -> $seen: running, ended (then $box_code and $box_oom), created or gone
+    seen=
+    while [ -z "$seen" ]; do
+        found=$(job_client container inspect --format \
+            '{{.State.Status}} {{.State.ExitCode}} {{.State.OOMKilled}}' "$job_box" 2>"$job_folder/asked")
+        case $found in
+        created* | configured* | initialized*) seen=created ;;
+        exited* | stopped* | dead*) seen=ended ;;
+        running* | paused*) seen=running ;;
+        ?*) pause ;;
+        *) if is_gone; then seen=gone; else not_answering; fi ;;
+        esac
+    done
+    [ ! -e "$job_folder/unknown" ] || rm -f "$job_folder/unknown"
+    found=${found#* }
+}
+
+not_answering() { # what is not known is not finished; it is asked again until somebody answers
+    [ -e "$job_folder/unknown" ] || cp "$job_folder/asked" "$job_folder/unknown"
+    sleep 1
+}
+
+remove_container() { # false when the engine does not answer
+    job_remove "$job_box" >/dev/null 2>"$job_folder/asked" || is_gone ||
+        grep -q 'already in progress' "$job_folder/asked"
+}
+
+# -- before it runs --
+
+own_words() { # what the client said becomes the run's output; the engine's reader makes it a sentence
+    cat "$job_folder/$1"
+    echo "@$1" >"$job_folder/detail"
+    exit 125
+}
+
+know_image() { # -> $image_...; false when the image is not there
+    job_client image inspect --format "$job_facts" "$job_image" \
+        >"$job_folder/box/image" 2>"$job_folder/asked" || return 1
+    # shellcheck disable=SC1091
+    . "$job_folder/box/image"
+}
+
+ready_image() {
+    if [ "$job_pull" = always ] || ! know_image; then
+        pull_image
+        know_image || own_words asked
+    fi
+    [ ! -e "$job_folder/auth" ] || rm -rf "$job_folder/auth"
+    echo "$image_id ${image_digest:--}" >"$job_folder/image"
+    [ "$image_platform" = "$(platform)" ] ||
+        fail "the image $job_image is for $image_platform, and this machine is $(platform)"
+}
+
+platform() { # as images name it
+    case $(uname -m) in
+    x86_64 | amd64) echo linux/amd64 ;;
+    aarch64 | arm64) echo linux/arm64 ;;
+    armv7* | armv6*) echo linux/arm ;;
+    i?86) echo linux/386 ;;
+    loongarch64) echo linux/loong64 ;;
+    *) echo "linux/$(uname -m)" ;;
+    esac
+}
+
+pull_image() {
+    [ -n "$job_pull" ] || own_words asked
+    phase 'environment 1       '
+    job_pull_image >"$job_folder/pull" 2>&1 &
+    echo "$!" >"$job_folder/pulling"
+    wait "$!"
+    pulled=$?
+    rm -f "$job_folder/pulling"
+    [ ! -e "$job_folder/stop" ] || give_up
+    phase 'environment 0       '
+    [ "$pulled" = 0 ] || own_words pull
+}
+
+know_user() { # -> $box_uid, $box_gid, $box_home: of the image's user; what is not known is empty
+    box_uid='' box_gid='' box_home=
+    case $image_user in
+    '' | root | root:* | 0 | 0:*)
+        box_uid=0 box_gid=0 box_home=/root
+        image_env find_home
+        ;;
+    *)
+        known=$job_images/${image_id#*:}
+        [ -s "$known" ] || ask_user
+        { read -r box_uid && read -r box_gid && read -r box_home; } <"$known"
+        ;;
+    esac
+    [ -z "$job_home" ] || box_home=$job_home
+}
+
+find_home() {
+    for pair in "$@"; do
+        case $pair in HOME=/*) box_home=${pair#HOME=} ;; esac
+    done
+}
+
+ask_user() { # the image itself, once
+    mkdir -p "$job_images"
+    # shellcheck disable=SC2016
+    job_client run --rm --network none --pull never --name "$job_box-user" --entrypoint sh "$job_image" \
+        -c 'id -u; id -g; echo "${HOME:-/}"' >"$known.$$" 2>/dev/null || {
+        uid=${image_user%%:*} gid=${image_user#*:}
+        case $uid$gid in *[!0-9]*) uid='' gid='' ;; esac
+        printf '%s\n' "$uid" "$gid" / >"$known.$$"
+    }
+    mv "$known.$$" "$known"
+}
+
+give() { # $@ files and folders: the image's user may use them
+    own=$(id -u)
+    if [ "$box_uid" = "$own" ] && [ "$box_uid" = 0 ]; then
+        :
+    elif [ "$own" = 0 ] && [ -n "$box_uid" ]; then
+        chown -R "$box_uid:$box_gid" "$@"
+    elif [ "$box_uid" != 0 ]; then
+        # Nobody else gets at them: dstack's folder, above, is the user's alone.
+        chmod -R a+rwX "$@"
+    fi
+}
+
+cache_folder() { # $1 the kept folder, $2 where the code has it, or empty
+    if [ ! -d "$1" ]; then
+        mkdir -p "${1%/*}" || fail "the cache folder $1 cannot be made"
+        if [ -n "$2" ] && [ -d "$2" ] && [ ! -L "$2" ]; then
+            # What the code brought along is where a new cache begins.
+            cp -Rp "$2" "$1.$$" && mv "$1.$$" "$1"
+        else
+            mkdir "$1"
+        fi
+        [ -d "$1" ] || fail "the cache folder $1 cannot be made"
+        give "$1"
+    fi
+    [ -z "$2" ] || [ -d "$2" ] || mkdir -p "$2" || fail "the cache folder $2 cannot be made"
+}
+
+# -- while it runs --
+
+stages() { # the engine's client; its exit code
+    ready_image
+    know_user
+    job_cache cache_folder
+    [ -d "$job_code" ] || fail "the folder $job_code is not there"
+    give "$job_folder_code" "$job_folder/box" "$job_folder/log"
+    [ ! -e "$job_folder/stop" ] || give_up
+    job_container --rm --entrypoint sh "$job_image" /.dstack/box.sh box >"$job_folder/client" 2>&1
+    code=$?
+    read_state
+    [ -n "$state" ] || ! lacks_shell || run_without_shell
+    [ -n "$state" ] || [ "$code" = 0 ] || [ "$code" -gt 128 ] || own_words client
+    exit "$code"
+}
+
+lacks_shell() { # as the two init programs and the runtimes say it
+    grep -q -e 'exec sh failed' -e 'failed to exec pid1' -e '"sh": executable file' \
+        -e '`sh` not found' "$job_folder/client"
+}
+
+run_without_shell() { # the client hands on what is printed: nobody in there could
+    [ -n "$job_direct" ] ||
+        fail "the image $job_image has no shell (neither bash nor sh) that could run the commands"
+    remove_container
+    write_environment
+    echo 'direct              ' 1<>"$job_folder/box/state"
+    phase 'commands 1          '
+    : >"$job_folder/box/running"
+    job_run_direct 2>&1
+    code=$?
+    rm -f "$job_folder/box/env.list"
+    if [ "$code" = 125 ]; then
+        phase 'environment 0       '
+        fail "the container could not be started (its output says why)"
+    fi
+    exit "$code"
+}
+
+write_environment() { # NAME=VALUE lines, for the engine's client
+    (
+        umask 077
+        : >"$job_folder/box/env.list"
+        PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=$box_home
+        image_env take_over
+        job_environment
+        for name in $job_names; do
+            eval "value=\${$name-}"
+            case $value in *"
+"*) fail "the variable $name has several lines, which an image without a shell cannot be given" ;; esac
+            printf '%s=%s\n' "$name" "$value"
+        done >"$job_folder/box/env.list"
+    ) || exit 125
+}
+
+take_over() {
+    for pair in "$@"; do
+        case ${pair%%=*} in
+        *[!A-Za-z0-9_]* | [0-9]*) ;;
+        *) export "$pair" ;;
+        esac
+    done
+}
+
+# -- what the keeper asks of a sandbox --
+
+open_sandbox() {
+    recall_sandbox
+}
+
+recall_sandbox() {
+    now=${now-0}
+}
+
+settle() { # wait for the container's own end, whatever became of the client; -> $code
+    read_state
+    case $state in
+    ended) # 128 and above may be the client's own death as well
+        [ "$code" = "$box_code" ] && [ "$code" -lt 128 ] || wait_for_end ;;
+    '') [ ! -e "$job_folder/detail" ] && [ ! -e "$job_folder/stopped" ] && wait_for_end ;;
+    *) wait_for_end ;;
+    esac
+    drop_timer
+    [ "$state" != ended ] || code=$box_code
+    [ ! -e "$job_folder/auth" ] || rm -rf "$job_folder/auth"
+    rm -f "$job_folder/box/env" "$job_folder/box/env.list"
+}
+
+wait_for_end() {
+    looks=0
+    clock
+    while :; do
+        look
+        case $seen in
+        running)
+            # It ends with the container, or when somebody ends it; then the container is looked at.
+            job_client wait "$job_box" >/dev/null 2>&1 || sleep 0.2
+            continue
+            ;;
+        gone)
+            # The daemon may still be about to make what a client that was killed had asked for.
+            read_state
+            looks=$((looks + 1))
+            if [ -n "$state" ] || [ "$looks" -gt 3 ]; then break; fi
+            sleep 0.3
+            continue
+            ;;
+        esac
+        break
+    done
+    read_state
+    if [ "$state" != ended ]; then judge_container; fi
+    until [ "$seen" = gone ]; do
+        remove_container && break
+        not_answering
+    done
+    rm -f "$job_folder/unknown"
+}
+
+judge_container() { # it did not say how it ended -> $state, $box_code, $box_oom or $lost
+    case $state:$seen in
+    direct:ended)
+        state=ended box_code=${found%% *} box_oom=
+        [ "${found##* }" != true ] || box_oom=oom
+        echo "ended $box_code $box_oom  " 1<>"$job_folder/box/state"
+        ;;
+    direct:created) ;; # it could not be started; the client said why
+    begun:* | direct:*)
+        code=137 lost='its container was removed or killed from outside'
+        ;;
+    *)
+        code=137 lost="the client of the engine ($job_engine) was killed before the container was there"
+        ;;
+    esac
+}
+
+out_of_memory() {
+    read_state
+    [ "$box_oom" = oom ]
+}
+
+members() { # -> $members: what there is to be ended: the container, or the client that pulls
+    members=
+    read_state
+    case $state in
+    begun | direct) members=$job_box ;;
+    '') [ ! -e "$job_folder/pulling" ] || members=pull ;;
+    esac
+}
+
+ask_members() { # SIGTERM to every process: the engine's own `stop` tells the first one only
+    [ "$members" != pull ] || { end_pull && return; }
+    job_client exec --user 0 "$job_box" sh -c 'kill -s TERM -- -1; kill -s CONT -- -1' >/dev/null 2>&1 ||
+        job_client kill --signal TERM "$job_box" >/dev/null 2>&1
+}
+
+kill_members() {
+    [ "$members" != pull ] || { end_pull && return; }
+    job_client kill "$job_box" >/dev/null 2>&1 || sleep 0.5
+}
+
+end_pull() {
+    { read -r pid <"$job_folder/pulling"; } 2>/dev/null || return 0
+    ! grep -qs "DSTACK_JOB=:$job_name:" "/proc/$pid/environ" || kill "$pid"
+} 2>/dev/null
+
+end_members() { # false when the engine does not answer
+    end_pull
+    [ ! -e "$job_folder/auth" ] || rm -rf "$job_folder/auth"
+    remove_container
+}
+
+after_restart() {
+    end_members
+}
+
+recall_code() { # what box.sh noted outlives the keeper
+    read_state
+    [ "$state" = ended ] || return 1
+    code=$box_code
+}
+
+close_sandbox() {
+    :
+}

@@ -1,0 +1,267 @@
+# ---- processes of this machine: where the job runs, and how all of it is found and ended ----
+# shellcheck shell=sh disable=SC2154 # job_... are assigned above; what is called, in job.sh
+
+# -- cgroups: to find every process of the job, and to limit it --
+
+own_cgroup() { # $1 mount, $2 controller or "" (version 2) -> $parent, empty: not ours to use
+    parent=
+    while IFS=: read -r _ controllers path; do
+        case ,$controllers, in *",$2,"*) parent=$1${path%/} ;; esac
+    done </proc/self/cgroup
+    # Inside a container the path may be the host's, and the mount is our own cgroup.
+    [ -d "$parent" ] || parent=$1
+    [ -w "$parent" ] && [ -w "$parent/cgroup.procs" ] || parent=
+}
+
+add_cgroup() { # $1 mount, $2 controller: one more for the job; false where it cannot be made
+    own_cgroup "$1" "$2"
+    [ -n "$parent" ] || return 1
+    mkdir "$parent/dstack-$job_name" 2>/dev/null
+    [ -d "$parent/dstack-$job_name" ] || return 1
+    made=$parent/dstack-$job_name
+    cgroups="$cgroups $made"
+}
+
+track() { # -> $cgroup: what holds every process of the job; empty where there is none
+    cgroup='' cgroups=''
+    [ -r /proc/self/cgroup ] || return 0
+    root=$job_cgroup_root
+    if [ -e "$root/cgroup.controllers" ]; then
+        add_cgroup "$root" "" && cgroup=$made
+    elif [ -e "$root/unified/cgroup.controllers" ]; then
+        add_cgroup "$root/unified" "" && cgroup=$made
+    else
+        for kind in pids freezer memory; do
+            [ -d "$root/$kind" ] && add_cgroup "$root/$kind" "$kind" && cgroup=$made && break
+        done
+    fi
+}
+
+set_limit() { # $1 value, $2 file
+    { echo "$1" >"$2"; } 2>/dev/null
+}
+
+limit() { # memory and cpu; false where the host does not let us
+    [ -n "$job_memory$job_cpu" ] || return 0
+    root=$job_cgroup_root
+    if [ -e "$root/cgroup.controllers" ]; then
+        limit_v2
+        return
+    fi
+    if [ -n "$job_memory" ]; then
+        add_cgroup "$root/memory" memory || return 1
+        memory=$made/memory.oom_control
+        set_limit "$job_memory" "$made/memory.limit_in_bytes" || return 1
+        set_limit "$job_memory" "$made/memory.memsw.limit_in_bytes"
+    fi
+    if [ -n "$job_cpu" ]; then
+        add_cgroup "$root/cpu" cpu || return 1
+        set_limit 100000 "$made/cpu.cfs_period_us"
+        set_limit "${job_cpu}00" "$made/cpu.cfs_quota_us" || return 1
+    fi
+}
+
+limit_v2() {
+    # Only the root may hold processes and hand controllers down, so its child is the place.
+    [ -n "$cgroup" ] && rmdir "$cgroup"
+    cgroup=$root/dstack-$job_name cgroups=" $root/dstack-$job_name"
+    set_limit '+memory +cpu' "$root/cgroup.subtree_control"
+    mkdir "$cgroup" 2>/dev/null
+    memory=$cgroup/memory.events
+    if [ -n "$job_memory" ]; then
+        set_limit "$job_memory" "$cgroup/memory.max" || return 1
+        set_limit 0 "$cgroup/memory.swap.max"
+    fi
+    if [ -n "$job_cpu" ]; then
+        set_limit "${job_cpu}00 100000" "$cgroup/cpu.max" || return 1
+    fi
+    return 0
+}
+
+probe() {
+    job_name=probe-$$ job_cgroup_root=/sys/fs/cgroup job_memory=67108864 job_cpu=1000
+    track
+    limit
+    code=$?
+    close_sandbox
+    exit "$code"
+}
+
+out_of_memory() { # whether the limit had a process killed (cgroup-v2.rst, memcg v1 oom_control)
+    [ -n "$memory" ] && [ -r "$memory" ] || return 1
+    while read -r key value; do
+        [ "$key" = oom_kill ] && [ "$value" -gt 0 ] && return 0
+    done <"$memory"
+    return 1
+}
+
+# -- everything the job started --
+
+members() { # -> $members: pids, without the keeper, its timer and this shell
+    members=
+    if [ -n "$cgroup" ] && [ -r "$cgroup/cgroup.procs" ]; then
+        while read -r pid; do
+            [ "$pid" = $$ ] || members="$members $pid"
+        done <"$cgroup/cgroup.procs"
+        [ "$1" = all ] || return 0
+    elif [ "$1" = quick ] && [ -n "${DSTACK_SUBREAPER-}" ] && [ -r "/proc/$$/task/$$/children" ]; then
+        # Orphans come to the keeper: without children there is nothing left.
+        children=
+        read -r children <"/proc/$$/task/$$/children"
+        [ -n "$children" ] || return 0
+    fi
+    scan
+}
+
+scan() { # by the mark in the environment, the keeper's session, and the tree below both
+    found=" $members "
+    if [ -d /proc/self ]; then
+        # shellcheck disable=SC2013 # process ids, not lines
+        for file in $(grep -lsF "DSTACK_JOB=:$job_name:" /proc/[0-9]*/environ); do
+            file=${file#/proc/}
+            found="$found${file%/environ} "
+        done
+    fi
+    processes
+    members='' grown=1
+    while [ -n "$grown" ]; do
+        grown=
+        while read -r pid ppid sid state; do
+            case $state in Z* | X*) continue ;; esac
+            case $pid in "" | "$$" | "$keeper") continue ;; esac
+            case " $members " in *" $pid "*) continue ;; esac
+            if [ "$sid" = "$keeper" ] || [ "$ppid" = "$keeper" ]; then
+                :
+            else
+                case "$found" in *" $pid "*) ;; *)
+                    case " $members " in *" $ppid "*) ;; *) continue ;; esac ;;
+                esac
+            fi
+            members="$members $pid" grown=1
+        done <<-EOF
+			$table
+		EOF
+    done
+}
+
+processes() { # -> $table: lines of "pid ppid session state"
+    table=
+    if [ ! -d /proc/self ]; then
+        table=$(ps -A -o pid= -o ppid= -o sess= -o state=)
+        return
+    fi
+    for file in /proc/[0-9]*/stat; do
+        { read -r stat <"$file"; } 2>/dev/null || continue
+        pid=${stat%% *}
+        set -f
+        # shellcheck disable=SC2086
+        set -- ${stat##*) }
+        set +f
+        table="$table$pid $2 $4 $1
+"
+    done
+}
+
+signal_members() { # $1 signal
+    # shellcheck disable=SC2086
+    [ -z "$members" ] || kill "-$1" $members 2>/dev/null
+}
+
+end_members() { # $1 seconds from SIGTERM to SIGKILL, $2 how to look for them
+    members "$2"
+    [ -n "$members" ] || return 0
+    clock
+    last=$((now + $1 * 100))
+    [ "$1" = 0 ] || ask_members
+    while [ -n "$members" ]; do
+        [ "$now" -lt "$last" ] || kill_members
+        pause
+        members "$2"
+    done
+}
+
+ask_members() {
+    signal_members TERM
+    signal_members CONT
+}
+
+kill_members() {
+    [ ! -e "$cgroup/cgroup.kill" ] || set_limit 1 "$cgroup/cgroup.kill"
+    signal_members KILL
+}
+
+# -- what the keeper asks of a sandbox --
+
+open_sandbox() {
+    memory=''
+    track
+    [ -n "$cgroup" ] || adopt_orphans
+    limited=yes
+    limit || limited=
+    echo "$cgroup
+$memory
+$cgroups" >"$job_folder/cgroups"
+}
+
+recall_sandbox() {
+    cgroup='' memory='' cgroups=''
+    if [ -e "$job_folder/cgroups" ]; then
+        { read -r cgroup && read -r memory && read -r cgroups; } <"$job_folder/cgroups"
+    else
+        # The keeper died before it could write down what it may have made.
+        track
+        limit
+    fi
+    return 0
+}
+
+settle() {
+    drop_timer
+    end_members 2 quick
+}
+
+after_restart() { # the machine was restarted: nothing of the job is left
+    :
+}
+
+recall_code() { # without its keeper nobody knows how a process ended
+    return 1
+}
+
+close_sandbox() {
+    # shellcheck disable=SC2086
+    [ -z "$cgroups" ] || rmdir $cgroups 2>/dev/null
+}
+
+adopt_orphans() { # without a cgroup: have the kernel give the job's orphans to the keeper
+    [ -z "${DSTACK_SUBREAPER-}" ] && [ -d /proc/self ] && command -v perl >/dev/null || return 0
+    case $(uname -m) in
+    x86_64) call=157 ;;
+    aarch64 | riscv64 | loongarch64) call=167 ;;
+    *) return 0 ;;
+    esac
+    # prctl(PR_SET_CHILD_SUBREAPER, 1); it stays over exec, prctl(2).
+    DSTACK_SUBREAPER=1 exec perl -e 'syscall(shift, 36, 1, 0, 0, 0); exec @ARGV' \
+        "$call" /bin/sh "$job_folder/job.sh"
+}
+
+stages() { # the job itself, in a shell of its own
+    for made in $cgroups; do echo 0 >"$made/cgroup.procs"; done
+    [ -n "$limited" ] || fail 'the limits of memory and cpu cannot be set on this machine'
+    unset DSTACK_SUBREAPER OLDPWD
+    make_environment
+    link_caches
+    cd "$job_code" || fail "the folder $job_code is not there"
+    for shell in /bin/bash /usr/bin/bash /usr/local/bin/bash; do
+        [ -x "$shell" ] && break
+    done
+    [ -x "$shell" ] || shell=$(command -v bash) || shell=/bin/sh
+    job_environment
+    if [ -n "$job_setup" ] && [ ! -e "$job_env/.dstack-setup-done" ]; then
+        "$shell" "$job_folder/job.sh" setup || exit
+        [ -d "$job_env" ] || mkdir "$job_env"
+        : >"$job_env/.dstack-setup-done"
+    fi
+    : >"$job_folder/running"
+    exec "$shell" "$job_folder/job.sh" commands
+}
