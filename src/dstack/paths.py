@@ -11,6 +11,7 @@
   cache/                   what `cache:` keeps between runs
   envs/                    templates and spare environments
   images/                  who the user of a container image is, by the image's id
+  builds/RUN_ID/           what the build stage of that run made, and what it was made from
   runs/RUN_ID/             one run
     code/                  its copy of the code; the commands run here
     env/                   its Python environment
@@ -42,11 +43,16 @@ class Home:
         self.cache = root / "cache"
         self.envs = root / "envs"
         self.images = root / "images"
+        self.builds = root / "builds"
         self.runs = root / "runs"
 
     def run(self, run_id: str) -> Path:
         """The folder of one run."""
         return self.runs / run_id
+
+    def build(self, build_id: str) -> Path:
+        """The folder of one build; its id is that of the run that made it."""
+        return self.builds / build_id
 
     def job(self, run_id: str, attempt: int) -> Path:
         """The job folder of one attempt (the first is 1)."""

@@ -10,6 +10,8 @@ from ..errors import DstackError
 # name: (module, one line of help). The modules' own HELP is the same; a test holds them together.
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("run", "run a task and stream its output"),
+    "build": ("build", "make the build that later runs start from"),
+    "builds": ("builds", "list builds and what they were made from"),
     "ps": ("ps", "list runs"),
     "logs": ("logs", "print a run's output"),
     "attach": ("attach", "watch a run as if it had not been detached"),

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import argparse
 import os
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .. import text
 from ..errors import StoreError
 from ..paths import Home, find_home
+from ..supervise.keep import folder_size
 from .project import cache_key, find_project
+
+if TYPE_CHECKING:
+    from ..store.runs import Stored
 
 HELP = "delete what is not needed any more"
 _KINDS = ("cache", "builds", "code")
@@ -23,6 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("kind", metavar="cache|builds|code", choices=_KINDS, help="what to delete")
     add("dir", metavar="DIR", nargs="?", help="only what belongs to the project that DIR lies in")
+    add("--older", metavar="AGE", help="only what was not used for so long: 12h, 7d, 2w")
     add("-y", "--yes", action="store_true", help="answer every question with yes")
 
 
@@ -30,23 +37,66 @@ def run(args: argparse.Namespace) -> int:
     """Delete it. Exit code 1 when the user says no."""
     home = find_home()
     project = None if args.dir is None else find_project(args.dir, Path.cwd())[0]
+    older = _age(args.older)
     if args.kind == "builds":
-        text.say("there are no builds yet; freed 0 B")
-        return 0
+        return _prune_builds(home, project, older, yes=args.yes)
     if args.kind == "code":
-        return _prune_code(home, project)
-    return _prune_cache(home, project, yes=args.yes)
+        return _prune_code(home, project, older)
+    return _prune_cache(home, project, older, yes=args.yes)
 
 
-def _prune_code(home: Home, project: Path | None) -> int:
+def _age(given: str | None) -> float | None:
+    if given is None:
+        return None
+    from ..config.quantities import parse_seconds
+    from .overrides import read
+
+    return read("--older", parse_seconds, given)
+
+
+def _prune_code(home: Home, project: Path | None, older: float | None) -> int:
     from ..snapshot import Snapshots
 
-    freed = Snapshots(home).prune(project)
+    freed = Snapshots(home).prune(project, older)
     text.say(f"freed {text.size(freed)}")
     return 0
 
 
-def _prune_cache(home: Home, project: Path | None, *, yes: bool) -> int:
+def _prune_builds(home: Home, project: Path | None, older: float | None, *, yes: bool) -> int:
+    from ..store.builds import Builds
+    from ..supervise.build import make_supervisor
+    from .making import builds_in_use, discard
+
+    supervisor, builds = make_supervisor(home), Builds(home)
+    there = [each for each in builds.all() if project is None or each.project == str(project)]
+    limit = time.time() - older if older is not None else None
+    there = [each for each in there if limit is None or builds.used(each) < limit]
+    chosen = [each for each in there if each.id not in builds_in_use(supervisor)]
+    total = sum(each.size for each in chosen)
+    question = f"delete {_builds(len(chosen))}, {text.size(total)}?"
+    if chosen and not text.confirm(question, yes=yes):
+        return 1
+    freed = 0
+    # A run that is given a build is kept before we look again.
+    with builds.held(alone=True):
+        busy = builds_in_use(supervisor)
+        for each in chosen:
+            if each.id not in busy:
+                discard(supervisor, builds, each)
+                freed += each.size
+        builds.sweep({stored.run.id for stored in supervisor.runs.active()})
+    kept = [each.name for each in there if each.id in busy]
+    if kept:
+        text.say(f"kept {', '.join(kept)}: of active runs")
+    text.say(f"freed {text.size(freed)}")
+    return 0
+
+
+def _builds(count: int) -> str:
+    return f"{count} build{'' if count == 1 else 's'}"
+
+
+def _prune_cache(home: Home, project: Path | None, older: float | None, *, yes: bool) -> int:
     from ..store.database import Database
     from ..store.runs import Runs
 
@@ -56,6 +106,8 @@ def _prune_cache(home: Home, project: Path | None, *, yes: bool) -> int:
     if project is not None:
         known = {s.run.plan.cache_key for s in runs.all() if s.run.plan.project == str(project)}
         there &= known | keys_of_files(project)
+    if older is not None:
+        there -= _used_since(home.cache, there, runs.all(), time.time() - older)
     busy = {stored.run.plan.cache_key for stored in runs.active()} & there
     if busy:
         text.say(f"kept {_counted(len(busy))} of active runs")
@@ -95,19 +147,21 @@ def keys_of_files(project: Path) -> set[str]:
     return found
 
 
-def folder_size(folder: Path) -> int:
-    """Bytes that deleting it frees: blocks, each file once however many links it has."""
-    total, seen = 0, set()
-    for place, folders, files in os.walk(folder):
-        for name in (".", *files, *folders):
-            try:
-                found = os.lstat(f"{place}/{name}")
-            except OSError:  # gone meanwhile
-                continue
-            if (found.st_dev, found.st_ino) not in seen:
-                seen.add((found.st_dev, found.st_ino))
-                total += found.st_blocks * 512
-    return total
+def _used_since(cache: Path, keys: set[str], runs: list[Stored], limit: float) -> set[str]:
+    """The caches that a run had, or that were made or changed at their top, since `limit`."""
+    recent = {
+        stored.run.plan.cache_key
+        for stored in runs
+        if (stored.run.finished_at or stored.run.submitted_at) >= limit
+    }
+    return {key for key in keys if key in recent or _touched(cache / key) >= limit}
+
+
+def _touched(folder: Path) -> float:
+    try:
+        return max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
+    except OSError:
+        return 0.0
 
 
 def _delete(folder: Path) -> None:

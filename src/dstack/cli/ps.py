@@ -104,6 +104,8 @@ def as_json(run: Run) -> dict[str, object]:
         "exit_code": run.exit_code,
         "signal": run.signal,
         "oom": run.oom,
+        "stage": run.plan.stage,
+        "build": run.build,
         "backend": run.plan.backend,
         "engine": run.plan.engine,
         "image": run.plan.image,

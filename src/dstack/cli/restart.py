@@ -30,6 +30,9 @@ def run(args: argparse.Namespace) -> int:
     if run_.active:
         message = f"{run_.name} is {run_.status}"
         raise UsageError(message, hint=f"stop it first: dstack stop {run_.name}")
+    if run_.plan.stage == "build":
+        message = f"{run_.name} is a build, which is not run again but made anew"
+        raise UsageError(message, hint="dstack build DIR --force")
     if not supervisor.leases.take(stored.seq):
         message = f"another command is busy with {run_.name}"
         raise UsageError(message)

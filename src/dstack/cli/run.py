@@ -16,6 +16,8 @@ from .options import add_task_options, split_args
 from .project import find_project
 
 if TYPE_CHECKING:
+    from ..engines.base import Engine
+    from ..run.builds import Build
     from ..run.model import Plan, Run
     from ..store.runs import Stored
     from ..supervise.step import Supervisor
@@ -35,6 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     build.add_argument("--force-build", action="store_true", help="make the build anew")
     add("-d", "--detach", action="store_true", help="print the run's name and return")
     add("-y", "--yes", action="store_true", help="answer every question with yes")
+    add("-v", "--verbose", action="store_true", help="say why a build is or is not used")
     add("--dry-run", action="store_true", help="print what would be executed; start nothing")
     parser.usage = "dstack run DIR [options] [ARGS ...]"
     parser.epilog = (
@@ -63,7 +66,10 @@ def run(args: argparse.Namespace) -> int:
         request = Request(home, supervisor.vault, args, args.rest, project)
         if pending is None:
             return _dry_run(request, supervisor)
-        stored, files = _submit(request, supervisor, pending)
+        submitted = _submit(request, supervisor, pending)
+        if isinstance(submitted, int):
+            return submitted
+        stored, files = submitted
     finally:
         if pending is not None:
             pending.cancel()
@@ -88,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
         signal.signal(signal.SIGTERM, old)
     from .spare import leave_spare
 
-    leave_spare(supervisor.snapshots, stored.run)
+    leave_spare(supervisor.home, supervisor.snapshots, stored.run)
     return code
 
 
@@ -97,7 +103,8 @@ def _terminated(number: int, frame: object) -> None:
     raise SystemExit(128 + number)
 
 
-def _fallback_name(supervisor: Supervisor) -> str:
+def fallback_name(supervisor: Supervisor) -> str:
+    """A name that no run has yet."""
     from ..run.names import two_words
 
     for _ in range(_NAMES_TRIED):
@@ -107,41 +114,68 @@ def _fallback_name(supervisor: Supervisor) -> str:
     return f"{name}-{os.urandom(3).hex()}"
 
 
-def _check_build(args: argparse.Namespace) -> None:
-    if args.build or args.force_build:
-        from ..errors import CannotStart
+def _check_build(args: argparse.Namespace, plan: Plan) -> None:
+    if (args.build or args.force_build) and not plan.build:
+        from ..errors import UsageError
 
-        message = "builds are not there yet"
-        raise CannotStart(message, hint="leave out --build and --force-build")
+        message = f"{plan.file} has no `build`"
+        raise UsageError(message, hint="leave out --build and --force-build, or add `build`")
 
 
-def _submit(request: Request, supervisor: Supervisor, pending: Pending) -> tuple[Stored, int]:
+def _build_of(
+    request: Request,
+    supervisor: Supervisor,
+    plan: Plan,
+    engine: Engine,
+    tree: str,
+    sealed: bytes | None,
+) -> Build | int | None:
+    """The build that the run starts from, an exit code where it failed; None: it needs none."""
+    if not plan.build:
+        return None
+    from .making import Maker, ready_build
+
+    args = request.args
+    file = f" -f {args.file}" if args.file else ""
+    return ready_build(
+        Maker(supervisor, engine, plan, tree, sealed),
+        make=args.build,
+        force=args.force_build,
+        verbose=args.verbose,
+        how=f"`dstack build {args.dir}{file}`",
+    )
+
+
+def _submit(request: Request, supervisor: Supervisor, pending: Pending) -> tuple[Stored, int] | int:
     """Everything up to a run that is kept and whose lease is ours; its number of files.
 
-    Raises DstackError.
+    The exit code of its build where that failed. Raises DstackError.
     """
     from ..store.runs import NameTaken
     from ..text import say
     from .prepare import taken_values
     from .progress import SendingBar
 
-    _check_build(request.args)
-    plan, _ = request.plan(_fallback_name(supervisor))
+    plan, engine = request.plan(fallback_name(supervisor))
+    _check_build(request.args, plan)
     taken = taken_values(plan)
     _check_name(supervisor, plan.name)
     sealed = supervisor.vault.seal(taken) if taken else None
     with SendingBar() as bar:
         snapshot = pending.finish(bar, say)
+    build = _build_of(request, supervisor, plan, engine, snapshot.tree, sealed)
+    if isinstance(build, int):
+        return build
     for _ in range(_NAMES_TRIED):
-        new = _new_run(plan, snapshot.tree, sealed)
+        new = _new_run(plan, snapshot.tree, sealed, build)
         supervisor.snapshots.keep(new.id, snapshot.tree)
         try:
-            stored = _add(supervisor, new)
+            stored = _add(supervisor, new) if build is None else _add_to(supervisor, new, build)
         except NameTaken:
             supervisor.snapshots.release(new.id)
             if request.named:
                 raise
-            plan, _ = request.plan(_fallback_name(supervisor))
+            plan, _ = request.plan(fallback_name(supervisor))
             continue
         except BaseException:
             supervisor.snapshots.release(new.id)
@@ -163,7 +197,7 @@ def _check_name(supervisor: Supervisor, name: str) -> None:
         raise NameTaken(name)
 
 
-def _new_run(plan: Plan, tree: str, sealed: bytes | None) -> Run:
+def _new_run(plan: Plan, tree: str, sealed: bytes | None, build: Build | None = None) -> Run:
     from ..run.model import Run
 
     return Run(
@@ -173,8 +207,23 @@ def _new_run(plan: Plan, tree: str, sealed: bytes | None) -> Run:
         status="submitted",
         submitted_at=time.time(),
         tree=tree,
+        build=build.id if build is not None else None,
         sealed=sealed,
     )
+
+
+def _add_to(supervisor: Supervisor, new: Run, build: Build) -> Stored:
+    """Keep a run that starts from a build, which is not deleted from then on."""
+    from ..errors import CannotStart
+    from ..store.builds import Builds
+
+    builds = Builds(supervisor.home)
+    with builds.held():
+        if builds.get(build.id) is None:
+            message = f"the build {build.name} was deleted just now"
+            raise CannotStart(message, hint="make it again with --build")
+        builds.touch(build.id)
+        return _add(supervisor, new)
 
 
 def _add(supervisor: Supervisor, new: Run) -> Stored:
@@ -213,8 +262,8 @@ def _dry_run(request: Request, supervisor: Supervisor) -> int:
     """Print the literal job.sh; nothing is started, and nothing is kept."""
     from .prepare import taken_values
 
-    _check_build(request.args)
-    plan, engine = request.plan(_fallback_name(supervisor))
+    plan, engine = request.plan(fallback_name(supervisor))
+    _check_build(request.args, plan)
     taken_values(plan)
     _check_name(supervisor, plan.name)
     if plan.ports:

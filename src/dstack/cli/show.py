@@ -25,12 +25,14 @@ def filter_for(supervisor: Supervisor, run: Run, *, ports: bool) -> Filter | Non
 class Screen:
     """Copies the logs of a run's attempts to stdout as they grow."""
 
-    def __init__(self, supervisor: Supervisor, run: Run, *, first: int, ports: bool) -> None:
-        """`first` is the attempt to begin with."""
+    def __init__(
+        self, supervisor: Supervisor, run: Run, *, first: int, ports: bool, fd: int | None = None
+    ) -> None:
+        """`first` is the attempt to begin with; `fd` is where it goes instead of to stdout."""
         self.filter = filter_for(supervisor, run, ports=ports)
         log = RunLog(supervisor.home.run(run.id))
         self.reader = RunReader(log, Position(first, 0) if first > 1 else None)
-        self.fd = sys.stdout.fileno()
+        self.fd = sys.stdout.fileno() if fd is None else fd
         self.clock = supervisor.clock
         self._told = 0
 

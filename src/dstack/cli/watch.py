@@ -102,11 +102,14 @@ class _Story:
         self._unknown = run.unknown_since
 
 
-def watch(supervisor: Supervisor, stored: Stored) -> int:
-    """Stream the output, forward the ports, until the run ends; its exit code."""
+def watch(supervisor: Supervisor, stored: Stored, fd: int | None = None) -> int:
+    """Stream the output (to `fd`, else stdout), forward the ports, until the run ends.
+
+    The run's exit code.
+    """
     person = _Person(supervisor, stored)
     run = stored.run
-    screen = Screen(supervisor, run, first=run.first, ports=True)
+    screen = Screen(supervisor, run, first=run.first, ports=True, fd=fd)
     loop = Watch(supervisor, stored, screen, person.on_signal, _Story())
     person.signals = loop.signals
     with ExitStack() as stack:

@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from ..run.model import Run
+from ..run.model import Plan, Run
 from ..run.observation import (
     Absent,
     Exited,
@@ -96,6 +96,26 @@ class Engine(Protocol):
 
     def address(self, directory: Path, port: int) -> tuple[str, int] | None:
         """Where this machine reaches a job's port: host and port; None: not now."""
+        ...
+
+    def base(self, directory: Path) -> str:
+        """The digest of the image that a job ran in; empty without one."""
+        ...
+
+    def find_base(self, plan: Plan) -> str:
+        """The digest of the image that `plan` means now; empty if there is none here."""
+        ...
+
+    def build_image(self, directory: Path) -> tuple[str, int] | None:
+        """What a build stage made in the engine: the image's name, and bytes; None: nothing."""
+        ...
+
+    def discard_image(self, image: str, client: str, environ: Mapping[str, str]) -> None:
+        """Delete an image that a build stage made; nothing when it is gone. Raises HostError."""
+        ...
+
+    def clear(self, run_folder: Path) -> None:
+        """Delete the code and the environment of a run that has ended; not its logs."""
         ...
 
     def remove(self, run_folder: Path) -> None:

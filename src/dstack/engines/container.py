@@ -77,7 +77,7 @@ class ContainerEngine(FolderEngine):
 
     def body(self) -> str:
         """See FolderEngine."""
-        return part("container.sh") + "\n" + part("job.sh")
+        return "\n".join(map(part, ("build.sh", "container.sh", "job.sh")))
 
     def put(self, job: Job, values: Mapping[str, str]) -> None:
         """See FolderEngine. What the container sees lies in a folder of its own."""

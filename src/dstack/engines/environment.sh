@@ -26,6 +26,10 @@ make_environment() {
     [ -n "$job_python" ] || return 0
     [ -e "$job_env/.dstack-made" ] && return 0
     phase 'environment 0      '
+    if [ -n "${job_build_from-}" ]; then
+        build_environment
+        return
+    fi
     python=$job_interpreter
     [ -n "$python" ] || fetch_python
     [ -x "$python" ] || fail "Python $job_python is no longer at $python"
@@ -39,6 +43,38 @@ make_environment() {
     }
     pip_scripts
     : >"$job_env/.dstack-made"
+}
+
+build_environment() { # the one that the build made, as links: what installs packages replaces files
+    [ ! -e "$job_env" ] || rm -rf "$job_env"
+    mv "$job_build_from/spare" "$job_env" 2>/dev/null ||
+        cp -al "$job_build_from/env" "$job_env" 2>/dev/null || {
+        rm -rf "$job_env"
+        cp -a "$job_build_from/env" "$job_env" || fail "the environment $job_env cannot be made"
+    }
+    [ -x "$job_env/bin/python" ] || fail "Python $job_python is no longer where the build had it"
+    rename_environment || fail "the environment $job_env cannot be made"
+    : >"$job_env/.dstack-made"
+}
+
+rename_environment() { # scripts and editable packages name the folder that the build was made in
+    set --
+    while read -r file; do
+        [ -z "$file" ] || set -- "$@" "$file"
+    done <<EOF
+$(
+        find "$job_env/bin" -type f -exec grep -lIF "$job_build_old/" {} +
+        grep -lIF "$job_build_old/" "$job_env"/lib/python*/site-packages/*.pth \
+            "$job_env"/lib/python*/site-packages/*.egg-link \
+            "$job_env"/lib/python*/site-packages/__editable__* 2>/dev/null
+    )
+EOF
+    [ $# = 0 ] && return
+    sed --in-place "$job_build_rename" "$@" 2>/dev/null && return
+    for file; do
+        cp -p "$file" "$file.new" && sed "$job_build_rename" "$file" >"$file.new" &&
+            mv "$file.new" "$file" || return
+    done
 }
 
 pip_scripts() { # into the copied ones, which are executable

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import CannotStart, HostError
 from ..hosts.base import Completed, Content, File, Host, ProcessId
 from ..paths import Home
-from ..run.model import Exit, Run
+from ..run.model import Exit, Plan, Run
 from ..run.observation import Absent, Exited, Observation, Preparing, Running, Unknown
 from .base import Job, StopReason
 from .outcome import parse_exit
@@ -142,6 +142,26 @@ class FolderEngine:
             if pid and (not ended or self._cgroups(directory)):
                 self._end_now(directory, _keeper(pid))
         self.delete(run_folder, attempts)
+
+    def base(self, directory: Path) -> str:
+        """See Engine."""
+        return ""
+
+    def find_base(self, plan: Plan) -> str:
+        """See Engine."""
+        return ""
+
+    def build_image(self, directory: Path) -> tuple[str, int] | None:
+        """See Engine."""
+        return None
+
+    def discard_image(self, image: str, client: str, environ: Mapping[str, str]) -> None:
+        """See Engine."""
+
+    def clear(self, run_folder: Path) -> None:
+        """See Engine."""
+        for name in ("code", "env"):
+            self.host.delete(run_folder / name)
 
     def delete(self, run_folder: Path, attempts: Sequence[Path]) -> None:
         """Delete a run's folder; `attempts` are the job folders in it. Raises HostError."""

@@ -175,6 +175,7 @@ keep() {
         code=$?
     } 2>/dev/null
     settle
+    gather_build
     # A second start may have come too late for its values to be read.
     [ ! -e "$job_folder/env" ] || rm -f "$job_folder/env"
     judge

@@ -19,6 +19,7 @@ class Places(msgspec.Struct, frozen=True):
     cache: str
     envs: str
     uv: str
+    builds: str = ""
 
     def code(self, plan: Plan) -> str:
         """The folder in which the commands run."""
@@ -152,7 +153,32 @@ def _job(run: Run, attempt: int, places: Places) -> list[str]:
         "job_cpu": _most(plan.resources.cpu, 1000) if plan.enforce else "",
         "job_cgroup_root": CGROUPS,
     }
-    return assignments(values)
+    return assignments({**values, **build_values(run, places)})
+
+
+def build_values(run: Run, places: Places) -> dict[str, str]:
+    """What build.sh is told: nothing for a run that neither makes a build nor starts from one."""
+    code = f"{places.run}/code"
+    if run.plan.stage == "build":
+        return {"job_build": "yes", "job_folder_code": code}
+    if run.build is None:
+        return {}
+    old = posixpath.join(posixpath.dirname(places.run), run.build)
+    return {
+        "job_run": places.run,
+        "job_folder_code": code,
+        "job_build_from": f"{places.builds}/{run.build}",
+        "job_build_old": old,
+        "job_build_rename": f"s|{_pattern(old)}/|{_replacement(places.run)}/|g",
+    }
+
+
+def _pattern(text: str) -> str:
+    return "".join(f"\\{char}" if char in "\\[]*.^$|" else char for char in text)
+
+
+def _replacement(text: str) -> str:
+    return "".join(f"\\{char}" if char in "\\&|" else char for char in text)
 
 
 def _most(asked: Range | None, unit: int) -> str:

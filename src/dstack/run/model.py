@@ -8,6 +8,9 @@ import msgspec
 
 from ..config.shapes import EnvVar, Port, Pull, RegistryAuth, Resources, Retry
 
+# What a run is for: the task's `setup` and `commands`, or its `build`.
+Stage = Literal["run", "build"]
+
 Status = Literal["submitted", "preparing", "running", "stopping", "done", "failed", "stopped"]
 
 ACTIVE: frozenset[Status] = frozenset({"submitted", "preparing", "running", "stopping"})
@@ -76,6 +79,13 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
     retry: Retry | None = None
     # PATH, HOME, LANG ... of the submitting shell; of a container: what its engine's client needs.
     base_env: tuple[tuple[str, str], ...] = ()
+    build: tuple[str, ...] = ()  # the build stage, whose result the run starts from
+    stage: Stage = "run"
+
+    @property
+    def stage_commands(self) -> tuple[str, ...]:
+        """The commands of the build stage, whether this is it or starts from it."""
+        return self.commands if self.stage == "build" else self.build
 
 
 class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -115,6 +125,7 @@ class Run(msgspec.Struct, frozen=True, omit_defaults=True):
     signal: int | None = None
     oom: bool = False
     ports: tuple[tuple[int, int], ...] = ()  # (run, local)
+    build: str | None = None  # the id of the build that it starts from
     sealed: bytes | None = None  # encrypted: values taken from the submitting shell, by name
 
     @property

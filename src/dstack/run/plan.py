@@ -133,9 +133,6 @@ def make_plan(
     if offer.containers and image is None:
         image = offer.base_image.replace("{python}", python[0])
     _check_container_only(task, offer)
-    if task.build:
-        message = "builds are not there yet: this dstack runs tasks without `build` only"
-        raise CannotStart(message, hint="move what `build` does to `setup`")
     if settings.spot_policy == "spot":
         message = f"the run asks for a spot machine; {offer.backend} has none"
         raise NoCapacity(message, hint="use --on-demand or --spot-auto")
@@ -168,4 +165,19 @@ def make_plan(
         max_duration=settings.max_duration or None,
         retry=settings.retry if settings.retry is not None and settings.retry.on_events else None,
         base_env=tuple(place.base_env.items()),
+        build=task.build,
+    )
+
+
+def build_plan(plan: Plan, name: str) -> Plan:
+    """The plan of the build stage that `plan` would start from: its commands are `build`."""
+    return msgspec.structs.replace(
+        plan,
+        name=name,
+        commands=plan.build,
+        setup=(),
+        build=(),
+        ports=(),
+        retry=None,  # what a failed attempt left is no place to begin a build
+        stage="build",
     )

@@ -36,6 +36,8 @@ def _step(plan: Plan, end: Exit) -> str:
     """`command 2 of 3`, or the stage where no step is known."""
     steps = plan.setup if end.stage == "setup" else plan.commands
     noun = "setup command" if end.stage == "setup" else "command"
+    if plan.stage == "build":
+        noun = "build command"
     if end.index is None or not 1 <= end.index <= len(steps):
         return "the run"
     return f"{noun} {end.index} of {len(steps)}"

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import DstackError, StoreError
 from ..paths import Home
 from .listing import Listing, Question
-from .project import Project, repository_around
+from .project import FOLDERS_FILE, Project, repository_around
 from .spare import Spares, make_folders
 from .store import EMPTY_TREE, GitFailed, ObjectStore, remove_folder
 from .update import Progress, Update
@@ -173,6 +173,23 @@ class Snapshots:
                 raise _not_checked_out(tree, target, error) from None
         finally:
             _clear(target)
+
+    def entries(self, tree: str) -> dict[bytes, bytes]:
+        """The files of a tree: name, and one word for mode and content.
+
+        Raises StoreError when the tree is not in the store.
+        """
+        if tree == EMPTY_TREE:
+            return {}
+        with self._store.opened():
+            top = self._store.root
+            try:
+                output = self._store.git("ls-tree", "-r", "-z", tree, top=top, index=top / "none")
+            except GitFailed as error:
+                raise _not_checked_out(tree, top, error) from None
+        found = dict(line.split(b"\t", 1)[::-1] for line in output.split(b"\0")[:-1])
+        found.pop(FOLDERS_FILE, None)
+        return found
 
     def keep(self, run_id: str, tree: str) -> None:
         """The run needs the tree: `prune` leaves it until `release`."""

@@ -13,8 +13,8 @@ from pathlib import Path
 from ..engines.base import Engine, StopReason
 from ..errors import CannotStart, DstackError, NoCapacity, StoreError
 from ..paths import Home
-from ..run.events import Event, Started, StartFailed, StopRequested
-from ..run.model import Plan, Reason, Run
+from ..run.events import Ended, Event, Started, StartFailed, StopRequested
+from ..run.model import Exit, Plan, Reason, Run
 from ..run.next import Action, Poll, Start, Stop, next_action
 from ..run.observation import (
     Absent,
@@ -39,6 +39,13 @@ _REPEAT = 5.0
 def _settled(seen: Observation) -> bool:
     """Whether there is nothing to stop."""
     return isinstance(seen, Exited) or (isinstance(seen, Absent) and not seen.folder)
+
+
+def _built(run: Run, event: Event) -> Exit | None:
+    """How a build stage ended, where it ended well: then what it made is still to be kept."""
+    if run.plan.stage != "build" or not isinstance(event, Ended):
+        return None
+    return event.exit if event.exit.reason == "completed" else None
 
 
 class Supervisor:
@@ -109,8 +116,8 @@ class Supervisor:
                 break
             seen = self._observe(run, run.attempt.number)
             event = event_of(run, run.attempt.number, seen, self.clock(), held=False)
-            if event is None:
-                break
+            if event is None or _built(run, event) is not None:
+                break  # a build is done when it is kept, which is an effect
             try:
                 if saves:
                     self._record(stored, event)
@@ -141,12 +148,21 @@ class Supervisor:
                 seen = self._observe(run, action.attempt)
             event = event_of(run, action.attempt, seen, self.clock(), held=True)
             if event is not None:
-                self._record(stored, event)
+                self._record(stored, self._kept(run, event))
                 continue
             if isinstance(seen, Absent) and seen.folder:
                 self._relaunch(run, action.attempt)
             return action
         return next_action(stored.run, self.clock())
+
+    def _kept(self, run: Run, event: Event) -> Event:
+        end = _built(run, event)
+        if end is None:
+            return event
+        from .keep import keep_build
+
+        engine = self.engine_of(run.plan)
+        return Ended(event.at, keep_build(self.home, self.snapshots, engine, run, end))
 
     def _relaunch(self, run: Run, attempt: int) -> None:
         """Start again what was started, but of which nothing is to be seen."""
