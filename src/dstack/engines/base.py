@@ -114,6 +114,10 @@ class Engine(Protocol):
         """Delete an image that a build stage made; nothing when it is gone. Raises HostError."""
         ...
 
+    def take_back(self, run_folder: Path, directory: Path) -> None:
+        """Make what the job of that folder wrote this user's own."""
+        ...
+
     def clear(self, run_folder: Path) -> None:
         """Delete the code and the environment of a run that has ended; not its logs."""
         ...

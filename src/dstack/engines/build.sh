@@ -25,8 +25,19 @@ mark_files() { # before the stage: every access time goes behind everything that
 $probe/file" ] || : >"$job_folder/build.whole"
 }
 
-gather_build() { # after the stage, which went well
-    [ -n "${job_build-}" ] && [ "$code" = 0 ] && [ ! -e "$job_folder/stopped" ] || return 0
+gather_build() { # after the stage
+    [ -n "${job_build-}" ] || return 0
+    if [ "$code" = 0 ] && [ ! -e "$job_folder/stopped" ]; then
+        list_files && keep_result || {
+            phase 'environment 0       '
+            [ -s "$job_folder/detail" ] || echo 'what the build left cannot be kept' >"$job_folder/detail"
+            code=125
+        }
+    fi
+    drop_result
+}
+
+list_files() {
     ref=$job_folder/build.ref
     # The first one sees which folders were listed, before it lists them itself.
     (
@@ -35,11 +46,7 @@ gather_build() { # after the stage, which went well
         find . -cnewer "$ref" -print0 >"$job_folder/build.changed" || exit
         find . -type d -print0 >"$job_folder/build.folders-after" || exit
         find . ! -type d -print0 >"$job_folder/build.files-after"
-    ) && keep_result || {
-        phase 'environment 0       '
-        [ -s "$job_folder/detail" ] || echo 'what the build left cannot be kept' >"$job_folder/detail"
-        code=125
-    }
+    )
 }
 
 lay_build() { # what the build left goes over the fresh code, once in a run

@@ -12,7 +12,7 @@ from ..config.shapes import Part, Secret, Text
 from ..errors import HostError
 from ..hosts.base import Content, File, Host
 from ..paths import Home
-from ..run.model import Exit, Run
+from ..run.model import Exit, Plan, Run
 from ..run.observation import Observation, Preparing, Running, Unknown
 from .base import Facts, Job
 from .clients import CLIENTS, Client, credentials, explain
@@ -47,7 +47,12 @@ class ContainerEngine(FolderEngine):
         """See Engine. `run_folder` need not exist."""
         folder = f"{run_folder}/{attempt}"
         places = Places(
-            run=os.fspath(run_folder), job=folder, cache=os.fspath(self.home.cache), envs="", uv=""
+            run=os.fspath(run_folder),
+            job=folder,
+            cache=os.fspath(self.home.cache),
+            envs="",
+            uv="",
+            builds=os.fspath(self.home.builds),
         )
         inside = Inside(
             client=self.client,
@@ -164,6 +169,37 @@ class ContainerEngine(FolderEngine):
         except HostError:
             pass  # the next look does it again, or nothing can be done
 
+    def base(self, directory: Path) -> str:
+        """See Engine."""
+        (image,) = self.host.read_many([directory / "image"])
+        return image.data.split()[0].decode() if image and image.data.split() else ""
+
+    def find_base(self, plan: Plan) -> str:
+        """See Engine."""
+        argv = [plan.client, "image", "inspect", "--format", "{{.Id}}", plan.image or ""]
+        done = self.host.run(argv, env=_with(dict(plan.base_env)), timeout=_TIMEOUT)
+        return done.out.decode("utf-8", "replace").strip() if done.code == 0 else ""
+
+    def build_image(self, directory: Path) -> tuple[str, int] | None:
+        """See Engine."""
+        (built,) = self.host.read_many([directory / "built"])
+        words = built.data.decode("utf-8", "replace").split() if built else []
+        return (words[0], max(int(words[1]), 0)) if len(words) == 2 else None
+
+    def discard_image(self, image: str, client: str, environ: Mapping[str, str]) -> None:
+        """See Engine."""
+        argv = [client, "image", "rm", image]
+        done = self.host.run(argv, env=_with(environ), timeout=_REMOVE_TIMEOUT)
+        said = done.err.decode("utf-8", "replace").strip()
+        if done.code != 0 and "no such image" not in said.lower() and "not known" not in said:
+            message = f"the image {image} cannot be deleted: {said}"
+            raise HostError(message)
+
+    def take_back(self, run_folder: Path, directory: Path) -> None:
+        """See Engine."""
+        if os.getuid() != 0:
+            self._take_back(run_folder, directory)
+
     def delete(self, run_folder: Path, attempts: Sequence[Path]) -> None:
         """See FolderEngine. What the container's root wrote, only a root can delete."""
         try:
@@ -198,6 +234,10 @@ class PodmanEngine(ContainerEngine):
     """Podman."""
 
     client = CLIENTS["podman"]
+
+
+def _with(environ: Mapping[str, str]) -> dict[str, str]:
+    return {**os.environ, **environ}
 
 
 def _resolved(parts: Sequence[Part], values: Mapping[str, str]) -> str:

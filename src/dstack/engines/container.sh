@@ -81,6 +81,9 @@ platform() { # as images name it
 }
 
 pull_image() {
+    if [ -n "${job_build_from-}" ] && is_gone; then
+        fail "the image of the build ($job_image) is not there any more: make it again with --force-build"
+    fi
     [ -n "$job_pull" ] || own_words asked
     phase 'environment 1       '
     job_pull_image >"$job_folder/pull" 2>&1 &
@@ -159,11 +162,15 @@ cache_folder() { # $1 the kept folder, $2 where the code has it, or empty
 stages() { # the engine's client; its exit code
     ready_image
     know_user
+    lay_build
     job_cache cache_folder
     [ -d "$job_code" ] || fail "the folder $job_code is not there"
     give "$job_folder_code" "$job_folder/box" "$job_folder/log"
     [ ! -e "$job_folder/stop" ] || give_up
-    job_container --rm --entrypoint sh "$job_image" /.dstack/box.sh box >"$job_folder/client" 2>&1
+    mark_files
+    rm_when_ended=--rm
+    [ -z "${job_build-}" ] || rm_when_ended=--rm=false
+    job_container $rm_when_ended --entrypoint sh "$job_image" /.dstack/box.sh box >"$job_folder/client" 2>&1
     code=$?
     read_state
     [ -n "$state" ] || ! lacks_shell || run_without_shell
@@ -267,7 +274,7 @@ wait_for_end() {
     done
     read_state
     if [ "$state" != ended ]; then judge_container; fi
-    until [ "$seen" = gone ]; do
+    until [ "$seen" = gone ] || [ -n "${job_build-}" ]; do
         remove_container && break
         not_answering
     done
@@ -324,7 +331,9 @@ end_pull() {
 end_members() { # false when the engine does not answer
     end_pull
     [ ! -e "$job_folder/auth" ] || rm -rf "$job_folder/auth"
-    remove_container
+    remove_container || return
+    # A build whose keeper died has failed, whatever it was about to keep.
+    [ -z "${job_build-}" ] || job_client image rm "$job_build_image" >/dev/null 2>&1 || :
 }
 
 after_restart() {
@@ -337,8 +346,33 @@ recall_code() { # what box.sh noted outlives the keeper
     code=$box_code
 }
 
-keep_result() { # of a build
-    :
+keep_result() { # of a build: an image, with the configuration that its base had
+    read -r image_id _ <"$job_folder/image" || return
+    set --
+    while read -r key value; do
+        case $key$value in
+        ENTRYPOINTnull | CMDnull) value='[]' ;;
+        WORKDIR) value=/ ;;
+        esac
+        set -- "$@" --change "$key $value"
+    done <<EOF
+$(job_client image inspect --format 'ENTRYPOINT {{json .Config.Entrypoint}}
+CMD {{json .Config.Cmd}}
+WORKDIR {{.Config.WorkingDir}}' "$image_id")
+EOF
+    job_client commit "$@" "$job_box" "$job_build_image" >"$job_folder/commit" 2>&1 || {
+        echo '@commit' >"$job_folder/detail"
+        return 1
+    }
+    sizes=$(job_client image inspect --format '{{.Size}}' "$job_build_image" "$image_id")
+    echo "$job_build_image $((${sizes%%
+*} - ${sizes##*
+}))" >"$job_folder/built"
+}
+
+drop_result() { # the container of a build is kept until now
+    until remove_container; do not_answering; done
+    rm -f "$job_folder/unknown"
 }
 
 close_sandbox() {

@@ -10,7 +10,17 @@ import msgspec
 from ..config.shapes import Range, Secret
 from ..run.model import Plan, Run
 from .clients import FACTS, Client, gpu_options
-from .render import Places, assignments, environment, join, needed, own_variables, quote, shells
+from .render import (
+    Places,
+    assignments,
+    build_values,
+    environment,
+    join,
+    needed,
+    own_variables,
+    quote,
+    shells,
+)
 
 WORK = "/workflow"  # where the container has the run's folder
 BOX = "/.dstack"  # where it has box.sh and what that reads and writes
@@ -36,6 +46,11 @@ def container_name(name: str) -> str:
     return f"dstack-{name}"
 
 
+def build_image(build_id: str) -> str:
+    """What the image of a build is called."""
+    return f"dstack-build:{build_id}"
+
+
 def render_job(run: Run, attempt: int, places: Places, inside: Inside) -> str:
     """The whole job.sh, for the machine that the engine runs on."""
     plan = run.plan
@@ -48,16 +63,19 @@ def render_job(run: Run, attempt: int, places: Places, inside: Inside) -> str:
         "job_max_duration": str(plan.max_duration) if plan.max_duration else "",
         "job_engine": inside.client.name,
         "job_box": container_name(f"{run.id}-{attempt}"),
-        "job_image": plan.image or "",
+        "job_image": plan.image or "" if run.build is None else build_image(run.build),
         "job_images": inside.images,
-        "job_pull": plan.pull,
+        "job_pull": plan.pull if run.build is None else "",
         "job_home": plan.home_dir or "",
         "job_facts": FACTS,
+        **build_values(run, places),
     }
+    if plan.stage == "build":
+        values["job_build_image"] = build_image(run.id)
     return join(
         [f"# Attempt {attempt} of the run {run.name} ({run.id}), in a container."],
         [f"export {name}={quote(value)}" for name, value in plan.base_env],
-        assignments(values),
+        assignments(dict(values)),
         _client(plan, inside.client),
         _container(run, places, inside),
         _direct(run, attempt, places),
@@ -203,7 +221,7 @@ def _direct(run: Run, attempt: int, places: Places) -> list[str]:
     """For an image without a shell: its own command, or an entrypoint that the image has."""
     plan = run.plan
     can = plan.entrypoint is not None or not plan.commands
-    if plan.setup or not can:
+    if plan.setup or plan.stage == "build" or not can:
         return ["job_direct=", "job_names=", "job_run_direct() { :; }"]
     after = '"$job_image"'
     if plan.entrypoint is not None:
@@ -260,6 +278,7 @@ __all__ = [
     "BOX",
     "WORK",
     "Inside",
+    "build_image",
     "container_name",
     "interpreter",
     "keys",

@@ -158,6 +158,9 @@ class FolderEngine:
     def discard_image(self, image: str, client: str, environ: Mapping[str, str]) -> None:
         """See Engine."""
 
+    def take_back(self, run_folder: Path, directory: Path) -> None:
+        """See Engine."""
+
     def clear(self, run_folder: Path) -> None:
         """See Engine."""
         for name in ("code", "env"):

@@ -210,7 +210,7 @@ end() { # the keeper is gone: end what it left, and say so where it could not
     fi
     [ ! -e "$job_folder/env" ] || rm -f "$job_folder/env"
     if [ ! -e "$job_folder/exit" ]; then
-        recall_code && ended=
+        [ -z "${job_build-}" ] && recall_code && ended=
         [ ! -e "$job_folder/stop" ] || [ -z "$ended" ] || : >"$job_folder/stopped"
         judge
         [ -z "$ended" ] || [ -e "$job_folder/stopped" ] || reason=$ended code=137 detail=''

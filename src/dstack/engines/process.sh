@@ -232,6 +232,10 @@ keep_result() { # of a build: its environment and its files are taken as they li
     :
 }
 
+drop_result() {
+    :
+}
+
 close_sandbox() {
     # shellcheck disable=SC2086
     [ -z "$cgroups" ] || rmdir $cgroups 2>/dev/null

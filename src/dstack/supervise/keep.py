@@ -46,16 +46,18 @@ def _keep(
 ) -> None:
     plan, tree = run.plan, run.tree or ""
     attempt = run.attempt.number if run.attempt is not None else 1
-    made, whole = read_made(plan, home.job(run.id, attempt))
+    directory = home.job(run.id, attempt)
+    made, whole = read_made(plan, directory)
+    engine.take_back(home.run(run.id), directory)
     aside = builds.aside(run.id)
     take_result(home.run(run.id), aside, made)
     entries = snapshots.entries(tree)
     started = run.started_at or run.submitted_at
-    image = engine.build_image(home.job(run.id, attempt))
+    image = engine.build_image(directory)
     build = Build(
         id=run.id,
         name=run.name,
-        parts=parts_of(plan, engine.base(home.job(run.id, attempt)), platform()),
+        parts=parts_of(plan, engine.base(directory), platform()),
         engine=plan.engine,
         project=plan.project,
         workdir=plan.workdir,
