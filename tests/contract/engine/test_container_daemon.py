@@ -26,8 +26,10 @@ def bench_on(
     return in_containers(daemon.client(), home, image=source.image("busybox"))
 
 
-def begun(bench: Bench, directory: Path) -> None:
+def begun(bench: Bench, directory: Path, daemon: Daemon) -> None:
+    """It runs, and the daemon knows: what it dies over while starting is lost with it."""
     wait_for(lambda: bench.log(directory), "output")
+    wait_for(lambda: daemon.client().containers(all=False), "the daemon to know")
 
 
 def test_a_daemon_that_is_gone_is_unknown_and_then_the_truth(
@@ -36,7 +38,7 @@ def test_a_daemon_that_is_gone_is_unknown_and_then_the_truth(
     daemon = docker_daemon("--live-restore")
     bench = bench_on(daemon, services, home, monkeypatch)
     directory = bench.start("echo one; while [ ! -e go ]; do sleep 0.05; done; echo two; exit 5")
-    begun(bench, directory)
+    begun(bench, directory, daemon)
     daemon.kill()
     seen = wait_for(
         lambda: s if isinstance(s := bench.poll(directory), Unknown) else None, "unknown"
@@ -63,7 +65,7 @@ def test_a_daemon_that_is_restarted_ends_its_containers(
     daemon = docker_daemon()
     bench = bench_on(daemon, services, home, monkeypatch)
     directory = bench.start("echo one; sleep 1000")
-    begun(bench, directory)
+    begun(bench, directory, daemon)
     daemon.kill()
     daemon.launch()
     done = bench.ended(directory)
@@ -83,6 +85,7 @@ def test_a_keeper_killed_while_the_daemon_is_gone(
     bench = bench_on(daemon, services, home, monkeypatch)
     directory = bench.start("echo one; sleep 1000")
     keeper = bench.running(directory)
+    begun(bench, directory, daemon)
     daemon.kill()
     os.kill(keeper, signal.SIGKILL)
     wait_for(lambda: isinstance(bench.poll(directory), Unknown), "unknown")
