@@ -146,3 +146,18 @@ def test_a_state_folder_that_vanished_ends_its_supervisor(
     dstack.ok("stop", "lost", "-x")
     shutil.rmtree(dstack.home)
     wait_for(lambda: not processes_of(dstack.home), "the supervisor to end", timeout=60)
+
+
+def test_whoever_stops_the_job_is_killed(
+    dstack: Dstack, project: Project, begun: Callable[[str], None]
+) -> None:
+    folder = project("type: task\ncommands:\n  - trap '' TERM\n  - echo begun\n  - sleep 1000\n")
+    dstack.ok("run", folder, "-n", "deaf", "-d")
+    begun("deaf")
+    stop = dstack.start("stop", "deaf")
+    (job,) = dstack.home.glob("runs/*/1")
+    wait_for(lambda: os.path.lexists(job / "stopping"), "the order to arrive", timeout=60)
+    kill(int(os.readlink(job / "stopping").split(":")[0]))
+    _, err = stop.communicate(timeout=120)
+    assert stop.returncode == 0, err.decode()
+    assert dstack.run_of("deaf")["status"] == "stopped"

@@ -20,7 +20,7 @@ from ..paths import Home
 from ..run.model import Plan
 from ..run.plan import Offer, Place, make_plan
 from ..store.secrets import Vault
-from .options import env_of, name_of, ports_of, settings_of
+from .overrides import env_of, name_of, ports_of, settings_of
 from .project import PROFILES, cache_key
 
 if TYPE_CHECKING:

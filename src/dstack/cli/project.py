@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ..digest import digest
 from ..errors import UsageError
 
 PROFILES = (".dstack/profiles.yml", ".dstack/profiles.yaml")
@@ -52,6 +53,4 @@ def find_project(given: str, cwd: Path) -> tuple[Path, str]:
 
 def cache_key(project: Path, file: str) -> str:
     """What the caches of a task file lie under; `file` as in Plan."""
-    import hashlib
-
-    return hashlib.sha256(os.fsencode(f"{project}\0{file}")).hexdigest()[:16]
+    return digest(os.fsencode(f"{project}\0{file}"))[:16]

@@ -12,6 +12,7 @@ import os
 import subprocess
 from pathlib import Path
 
+from ..digest import digest
 from ..errors import DstackError
 from .project import FOLDERS_FILE, Project, State
 from .store import clean_environ, start
@@ -172,13 +173,11 @@ class Question:
 
     def _nested_names(self) -> tuple[list[bytes], str]:
         """What the repositories inside the folder track, and a fingerprint of it."""
-        from hashlib import sha1
-
         names: list[bytes] = []
         for label in [label for label in self._running if label.startswith(_NESTED)]:
             inside = os.fsencode(label[len(_NESTED) :]) + b"/"
             names += [inside + name for name in self._user_names(label)]
-        fingerprint = sha1(b"\0".join(names), usedforsecurity=False).hexdigest()
+        fingerprint = digest(b"\0".join(names))
         return names, fingerprint
 
     def _names(self, label: str) -> list[bytes]:

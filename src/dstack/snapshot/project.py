@@ -17,6 +17,7 @@ import fcntl
 import os
 from pathlib import Path
 
+from ..digest import digest
 from .store import ObjectStore
 
 FOLDERS_FILE = b".dstack-empty-folders"
@@ -70,13 +71,11 @@ class Project:
     """A project folder and its index in the store."""
 
     def __init__(self, store: ObjectStore, folder: Path, top: Path) -> None:
-        from hashlib import sha1
-
         self.store = store
         self.folder = folder
         self.top = top  # of the repository around it: its ignore rules count too
         name = os.fsencode(top) + b"\0" + os.fsencode(folder)
-        self.key = sha1(name, usedforsecurity=False).hexdigest()
+        self.key = digest(name)
         self.index = store.projects / self.key
         self._state = store.projects / f"{self.key}.state"
 

@@ -22,8 +22,9 @@ from ..store.runs import Stored
 from .lease import BACKGROUND
 from .step import Supervisor
 
-# Seconds between rounds when nothing happens, and between looks at every run.
-_ROUND, _LOOK = 1.0, 5.0
+# Seconds between rounds when nothing happens, and between looks at every run. Of a run whose end
+# the kernel tells us a look is only the net below.
+_ROUND, _LOOK, _LOOK_WATCHED = 2.0, 5.0, 60.0
 # Seconds to stay when nothing is active: the next `dstack run -d` may be about to come.
 _LINGER = 1.0
 
@@ -59,7 +60,7 @@ class Background:
         while not self.ending:
             now = time.monotonic()
             seen = self.supervisor.runs.database.changes()
-            # Our own records change nothing that `changes` sees: without wards, look whether it is over.
+            # `changes` does not see our own records: without wards, look whether all is over.
             over = not self.wards and idle_since is None
             if seen != changes or now >= next_find or over:
                 changes = seen
@@ -144,6 +145,8 @@ class Background:
             ward.sampler = Sampler(folder / "log", folder / "log.idx")
             ward.attempt = number
         self._watch(ward)
+        if ward.pidfd is not None and run.status == "running":
+            ward.due = now + _LOOK_WATCHED
 
     def _wait(self) -> None:
         now = time.monotonic()

@@ -10,6 +10,7 @@ import pytest
 
 from dstack.cli import prune
 from dstack.cli.main import main
+from dstack.cli.project import cache_key
 from dstack.paths import Home
 from dstack.run.model import Plan, Run
 from dstack.snapshot import Snapshots
@@ -83,7 +84,7 @@ def test_one_project_only(home: Home, tmp_path: Path) -> None:
     (project / "sub" / "train.dstack.yml").write_text("type: task\ncommands: [true]\n")
     of_run, of_file = (
         cached(home, "ofrun"),
-        cached(home, prune.cache_key(project, "sub/train.dstack.yml")),
+        cached(home, cache_key(project, "sub/train.dstack.yml")),
     )
     other = cached(home, "other")
     keep(home, "ofrun", project, "failed")

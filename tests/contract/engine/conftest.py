@@ -65,7 +65,11 @@ def gone(pid: int) -> bool:
 
 def cgroups(name: str) -> list[Path]:
     """The control groups of a job."""
-    return list(Path("/sys/fs/cgroup").glob(f"*/**/dstack-{name}"))
+    # Others come and go meanwhile; os.walk() does not mind, and glob() does.
+    places = os.walk("/sys/fs/cgroup")
+    return [
+        Path(folder, f"dstack-{name}") for folder, names, _ in places if f"dstack-{name}" in names
+    ]
 
 
 __all__ = ["services"]

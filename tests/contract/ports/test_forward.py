@@ -364,7 +364,10 @@ def test_more_connections_than_files(closing: Closing) -> None:
     closing(app)
     local = free_port()
     command = [sys.executable, "-c", FEW_FILES, str(local), str(app.port)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
         # 150 connections need 300 files: the last ones are served when the first have ended.

@@ -251,7 +251,7 @@ ACTS = [
 ]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     acts=st.lists(st.tuples(st.sampled_from(ACTS), st.integers(0, 1)), max_size=40),
     crashes=st.lists(st.booleans(), max_size=60),
