@@ -112,6 +112,11 @@ class Daemon:
         if pid := self.pid:
             os.kill(pid, signal.SIGKILL)
             machine.end(pid)
+            # Its containerd dies with it, a moment later; the next one would take it for alive.
+            stale = self.folder / "exec/containerd/containerd.pid"
+            if stale.exists():
+                other = int(stale.read_text())
+                machine.wait_until(lambda: not machine.start_time(other), "containerd to end")
 
     def terminate(self) -> None:
         """SIGTERM; the daemon stops its containers (unless --live-restore) and ends."""

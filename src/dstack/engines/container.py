@@ -91,10 +91,11 @@ class ContainerEngine(FolderEngine):
         auth = files.pop("auth", None)
         box = {name: files.pop(name) for name in _IN_BOX & files.keys()}
         box["state"] = File(b" " * 20 + b"\n", keep=True)
+        self.host.put(folder, {"log": File(b"", keep=True)})
         self.host.put(folder / "box", box)
         if auth is not None:
             self.host.put(folder / "auth", {"config.json": self._auth(auth.data, values)})
-        self.host.put(folder, {"log": File(b"", keep=True), **files})
+        self.host.put(folder, files)
 
     def _auth(self, reference: bytes, values: Mapping[str, str]) -> File:
         from ..config.shapes import RegistryAuth

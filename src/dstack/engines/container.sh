@@ -168,9 +168,8 @@ stages() { # the engine's client; its exit code
     give "$job_folder_code" "$job_folder/box" "$job_folder/log"
     [ ! -e "$job_folder/stop" ] || give_up
     mark_files
-    rm_when_ended=--rm
-    [ -z "${job_build-}" ] || rm_when_ended=--rm=false
-    job_container $rm_when_ended --entrypoint sh "$job_image" /.dstack/box.sh box >"$job_folder/client" 2>&1
+    : >"$job_folder/container"
+    job_container --entrypoint sh "$job_image" /.dstack/box.sh box >"$job_folder/client" 2>&1
     code=$?
     read_state
     [ -n "$state" ] || ! lacks_shell || run_without_shell
@@ -238,16 +237,29 @@ recall_sandbox() {
 
 settle() { # wait for the container's own end, whatever became of the client; -> $code
     read_state
+    seen=
     case $state in
     ended) # 128 and above may be the client's own death as well
         [ "$code" = "$box_code" ] && [ "$code" -lt 128 ] || wait_for_end ;;
-    '') [ ! -e "$job_folder/detail" ] && [ ! -e "$job_folder/stopped" ] && wait_for_end ;;
+    '') # stopped before, or not started: then there may be a container all the same
+        if [ ! -e "$job_folder/container" ]; then
+            seen=gone
+        elif [ ! -e "$job_folder/detail" ]; then
+            wait_for_end
+        fi
+        ;;
     *) wait_for_end ;;
     esac
     drop_timer
     [ "$state" != ended ] || code=$box_code
+    [ -n "${job_build-}" ] || drop_container
     [ ! -e "$job_folder/auth" ] || rm -rf "$job_folder/auth"
     rm -f "$job_folder/box/env" "$job_folder/box/env.list"
+}
+
+drop_container() {
+    until [ "$seen" = gone ] || remove_container; do not_answering; done
+    [ ! -e "$job_folder/unknown" ] || rm -f "$job_folder/unknown"
 }
 
 wait_for_end() {
@@ -274,24 +286,18 @@ wait_for_end() {
     done
     read_state
     if [ "$state" != ended ]; then judge_container; fi
-    until [ "$seen" = gone ] || [ -n "${job_build-}" ]; do
-        remove_container && break
-        not_answering
-    done
-    rm -f "$job_folder/unknown"
 }
 
 judge_container() { # it did not say how it ended -> $state, $box_code, $box_oom or $lost
-    case $state:$seen in
-    direct:ended)
-        state=ended box_code=${found%% *} box_oom=
-        [ "${found##* }" != true ] || box_oom=oom
+    [ "$seen" != ended ] || [ "${found##* }" != true ] || box_oom=oom
+    case $state:$seen:$box_oom in
+    direct:ended:* | begun:ended:oom)
+        state=ended box_code=${found%% *}
         echo "ended $box_code $box_oom  " 1<>"$job_folder/box/state"
         ;;
-    direct:created) ;; # it could not be started; the client said why
-    begun:* | direct:*)
-        code=137 lost='its container was removed or killed from outside'
-        ;;
+    direct:created:*) ;; # it could not be started; the client said why
+    begun:ended:*) code=137 lost='its container was killed from outside' ;;
+    begun:* | direct:*) code=137 lost='its container was removed' ;;
     *)
         code=137 lost="the client of the engine ($job_engine) was killed before the container was there"
         ;;
@@ -371,8 +377,7 @@ EOF
 }
 
 drop_result() { # the container of a build is kept until now
-    until remove_container; do not_answering; done
-    rm -f "$job_folder/unknown"
+    drop_container
 }
 
 close_sandbox() {
