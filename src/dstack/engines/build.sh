@@ -3,24 +3,32 @@
 #
 # Needs, beside a POSIX find, touch, sed and xargs: find -print0 -anewer -cnewer, touch -h, xargs -0.
 
+find_find() { # -> $find: with its path, since a shell may have one of its own that knows less
+    for find in /usr/bin/find /bin/find /usr/local/bin/find; do
+        [ ! -x "$find" ] || return 0
+    done
+    find=find
+}
+
 mark_files() { # before the stage: every access time goes behind everything that is to come
     [ -n "${job_build-}" ] || return 0
     ref=$job_folder/build.ref probe=$job_folder/build.probe
+    find_find
     mkdir -p "$probe" && echo probe >"$probe/file"
     # A folder is listed before it is touched itself: so finding the names is not seen later.
     (
         cd "$job_folder_code" || exit
-        find . -type d -print0 >"$job_folder/build.folders" || exit
-        find . ! -type d -print0 >"$job_folder/build.files" || exit
-        find . "$probe" -depth -exec touch -h -a -t 200001010000 {} + || exit
+        "$find" . -type d -print0 >"$job_folder/build.folders" || exit
+        "$find" . ! -type d -print0 >"$job_folder/build.files" || exit
+        "$find" . "$probe" -depth -exec touch -h -a -t 200001010000 {} + || exit
         : >"$ref"
-        find "$ref" -anewer "$ref" -cnewer "$ref"
-    ) || fail "this machine's find and touch cannot tell which files a build reads"
+        "$find" "$ref" -anewer "$ref" -cnewer "$ref"
+    ) || fail "a build needs GNU's find and touch to tell what it reads: install findutils and coreutils"
     # Time stamps have a granularity: the stage begins when a new one differs from that of `ref`.
-    until [ -n "$(find "$probe/tick" -newer "$ref" 2>/dev/null)" ]; do : >"$probe/tick"; done
+    until [ -n "$("$find" "$probe/tick" -newer "$ref" 2>/dev/null)" ]; do : >"$probe/tick"; done
     read -r _ <"$probe/file"
     set -- "$probe"/*
-    used=$(find "$probe" "$probe/file" -prune -anewer "$ref")
+    used=$("$find" "$probe" "$probe/file" -prune -anewer "$ref")
     [ "$used" = "$probe
 $probe/file" ] || : >"$job_folder/build.whole"
 }
@@ -38,14 +46,15 @@ gather_build() { # after the stage
 }
 
 list_files() {
+    find_find
     ref=$job_folder/build.ref
     # The first one sees which folders were listed, before it lists them itself.
     (
         cd "$job_folder_code" || exit
-        find . -anewer "$ref" -print0 >"$job_folder/build.read" || exit
-        find . -cnewer "$ref" -print0 >"$job_folder/build.changed" || exit
-        find . -type d -print0 >"$job_folder/build.folders-after" || exit
-        find . ! -type d -print0 >"$job_folder/build.files-after"
+        "$find" . -anewer "$ref" -print0 >"$job_folder/build.read" || exit
+        "$find" . -cnewer "$ref" -print0 >"$job_folder/build.changed" || exit
+        "$find" . -type d -print0 >"$job_folder/build.folders-after" || exit
+        "$find" . ! -type d -print0 >"$job_folder/build.files-after"
     )
 }
 

@@ -19,6 +19,7 @@ from .model import Plan
 Word = bytes
 Entries = Mapping[bytes, Word]
 _FOLDER = b"folder "
+_ORDER = "the order of the variables"
 
 
 class Build(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -98,7 +99,7 @@ def parts_of(plan: Plan, base: str, platform: str) -> dict[str, str]:
     for variable in plan.env:
         parts[f"the variable {variable.name}"] = _digest(_written(variable))
     # What comes later may refer to what comes before.
-    parts["the order of the variables"] = _digest(names)
+    parts[_ORDER] = _digest(names)
     return parts
 
 
@@ -126,7 +127,7 @@ def _written(variable: EnvVar) -> list[str]:
 
 def changed_part(old: Mapping[str, str], new: Mapping[str, str]) -> str | None:
     """What differs first between two fixed parts, for people; None: nothing does."""
-    for name in (*new, *old):
+    for name in sorted({**new, **old}, key=_ORDER.__eq__):
         if old.get(name) != new.get(name):
             if name not in old:
                 return f"{name} is new"

@@ -63,7 +63,8 @@ def made_of(seen: Seen, ignored: Iterable[bytes] = ()) -> Made:
         moves.append(path)
         top = path + b"/"
     gone = [path for path in sorted(lost | replaced) if not _within(path, outside)]
-    return Made(tuple(moves), tuple(gone), seen.read | lost | replaced)
+    read = (path for path in seen.read | lost | replaced if not _within(path, outside))
+    return Made(tuple(moves), tuple(gone), frozenset(read))
 
 
 def _within(path: bytes, folders: tuple[bytes, ...]) -> bool:

@@ -12,7 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from dstack.config.shapes import EnvVar, Port, Range, RegistryAuth, Resources, Secret, Text, Variable
+from dstack.config.shapes import (
+    EnvVar,
+    Port,
+    Range,
+    RegistryAuth,
+    Resources,
+    Secret,
+    Text,
+    Variable,
+)
 from dstack.paths import Home
 from dstack.run.observation import Preparing
 from tests.contract.engine.conftest import Bench, finish, gone, in_containers, wait_for
@@ -363,7 +372,9 @@ def test_a_port_is_reached_from_here_alone(box: Bench) -> None:
 # Pulling
 
 
-def test_pulling_from_a_registry(box: Bench, engine: Engine, open_registry: RegistryAddress) -> None:
+def test_pulling_from_a_registry(
+    box: Bench, engine: Engine, open_registry: RegistryAddress
+) -> None:
     image = open_registry.image("busybox")
     engine.run("rmi", "--force", image)
     done, log = box.do("echo hi", image=image)
