@@ -40,7 +40,8 @@ def test_without_a_build_a_run_says_how_to_make_one(dstack: Dstack, project: Pat
     done = dstack("run", ".", cwd=project)
     assert done.returncode == 125
     assert "there is no build of this task yet" in done.stderr
-    assert "`dstack build .`" in done.stderr and "--build" in done.stderr
+    assert "`dstack build .`" in done.stderr
+    assert "--build" in done.stderr
     assert dstack.ps("-a") == []
 
 
@@ -76,8 +77,10 @@ def test_it_is_asked_for_again_when_what_it_read_changes_and_only_then(
     done = dstack("run", ".", "--build", cwd=project)
     assert done.returncode == 0
     # stdout is the run's output alone.
-    assert done.stdout != before and done.stdout.endswith("\nraw\nbuilt\n")
-    assert "pandas" in done.stderr and "pandas" not in done.stdout
+    assert done.stdout != before
+    assert done.stdout.endswith("\nraw\nbuilt\n")
+    assert "pandas" in done.stderr
+    assert "pandas" not in done.stdout
     # What it was made from is there again, and so is the build.
     (project / "requirements.txt").write_text("numpy\n")
     assert dstack.ok("run", ".", cwd=project) == before
@@ -200,7 +203,8 @@ def test_two_at_once_make_one(dstack: Dstack, task: Task, tmp_path: Path) -> Non
     out, _ = first.communicate(timeout=60)
     other, _ = second.communicate(timeout=60)
     assert (first.returncode, second.returncode) == (0, 0)
-    assert out.strip() and out in other
+    assert out.strip()
+    assert out in other
     assert len(builds(dstack)) == 1
     assert [run["stage"] for run in dstack.ps("-a")].count("build") == 1
 
@@ -214,7 +218,7 @@ def test_the_command_dies_while_it_builds(
         f"build: ['until [ -e {gate} ]; do sleep 0.05; done; echo 1 >made']\ncommands: [cat made]"
     )
     build = dstack.start("build", ".", "-n", "it", cwd=folder)
-    dstack.wait_status("it", "running")
+    wait_for(lambda: [r for r in dstack.ps() if r["status"] == "running"], "the build to run")
     build.send_signal(number)
     build.communicate(timeout=60)
     gate.touch()
@@ -262,7 +266,8 @@ def test_prune_deletes_builds_but_not_what_a_run_uses(
     assert "freed 0" in dstack("prune", "builds", str(used), "-y").stderr
     assert len(builds(dstack)) == 2
     done = dstack("prune", "builds", "-y")
-    assert done.returncode == 0 and "of active runs" in done.stderr
+    assert done.returncode == 0
+    assert "of active runs" in done.stderr
     (left,) = builds(dstack)
     assert left["project"] == str(used)
     gate.touch()
@@ -300,6 +305,7 @@ def test_builds_are_listed(dstack: Dstack, project: Path) -> None:
     dstack.ok("build", ".", "-n", "it", cwd=project)
     header, line = dstack.ok("builds").splitlines()
     assert header.split()[:3] == ["NAME", "FILE", "SIZE"]
-    assert line.startswith("it ") and line.endswith("data.txt, requirements.txt")
+    assert line.startswith("it ")
+    assert line.endswith("data.txt, requirements.txt")
     _, line = dstack.ok("builds", ".", cwd=project).splitlines()
     assert " yes " in line

@@ -162,11 +162,16 @@ class Builds:
         self._remove(aside)
 
     def sweep(self, active: set[str]) -> None:
-        """Delete what killed commands left half-made; `active` are runs that may be making one."""
+        """Delete what killed commands left half-made, and what is damaged.
+
+        `active` are the runs that may be making one.
+        """
         with contextlib.suppress(FileNotFoundError):
             for name in os.listdir(self._root):
-                making = name.startswith(_NEW) and name[len(_NEW) :] not in active
-                if making or name.startswith(_OLD):
+                made_by = name.removeprefix(_NEW)
+                left = made_by not in active if name.startswith(_NEW) else name.startswith(_OLD)
+                damaged = not name.startswith(".") and name != "lock" and self.get(name) is None
+                if left or damaged:
                     self._remove(self._root / name)
 
     def _remove(self, folder: Path) -> None:
