@@ -42,13 +42,15 @@ def relative_caches(plan: Plan) -> list[bytes]:
     return found
 
 
-def take_result(run_folder: Path, target: Path, made: Made) -> None:
+def take_result(run_folder: Path, directory: Path, target: Path, made: Made) -> None:
     """Move what the stage left from the run's folder to `target`; going on where one was killed.
 
+    `directory` is its job folder.
     ```
     target/env/     the environment, where the engine makes one in the run's folder
     target/files/   what is laid over a fresh checkout
     target/gone     names that are deleted from it before, NUL behind each
+    target/base     of a container: what job.sh knows of the image that it was made in
     ```
     Raises StoreError.
     """
@@ -59,6 +61,9 @@ def take_result(run_folder: Path, target: Path, made: Made) -> None:
         for marker in _MARKERS:
             (target / "env" / marker).unlink(missing_ok=True)
         _move_all(made.moves, code, files)
+        base = directory / "box" / "image"
+        if base.exists():
+            shutil.copyfile(base, target / "base")
         (target / "gone").write_bytes(b"".join(b"./%b\0" % name for name in made.gone))
     except (OSError, shutil.Error) as error:
         message = f"what the build left cannot be kept in {target}: {_why(error)}"

@@ -58,11 +58,22 @@ know_image() { # -> $image_...; false when the image is not there
     . "$job_folder/box/image"
 }
 
+know_base() { # no commit takes an entrypoint away: what the image's own command is, its base says
+    own_id=$image_id own_digest=$image_digest
+    {
+        cat "$job_build_from/base"
+        echo "image_id=$own_id image_digest=$own_digest"
+    } >"$job_folder/box/image"
+    # shellcheck disable=SC1091
+    . "$job_folder/box/image"
+}
+
 ready_image() {
     if [ "$job_pull" = always ] || ! know_image; then
         pull_image
         know_image || own_words asked
     fi
+    [ -z "${job_build_from-}" ] || know_base
     [ ! -e "$job_folder/auth" ] || rm -rf "$job_folder/auth"
     echo "$image_id ${image_digest:--}" >"$job_folder/image"
     [ "$image_platform" = "$(platform)" ] ||
@@ -81,7 +92,7 @@ platform() { # as images name it
 }
 
 pull_image() {
-    if [ -n "${job_build_from-}" ] && is_gone; then
+    if [ -n "${job_build_from-}" ] && grep -qi -e 'no such' -e 'not known' "$job_folder/asked"; then
         fail "the image of the build ($job_image) is not there any more: make it again with --force-build"
     fi
     [ -n "$job_pull" ] || own_words asked

@@ -50,7 +50,7 @@ def _keep(
     made, whole = read_made(plan, directory)
     engine.take_back(home.run(run.id), directory)
     aside = builds.aside(run.id)
-    take_result(home.run(run.id), aside, made)
+    take_result(home.run(run.id), directory, aside, made)
     entries = snapshots.entries(tree)
     started = run.started_at or run.submitted_at
     image = engine.build_image(directory)

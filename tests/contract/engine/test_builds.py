@@ -41,6 +41,9 @@ def build(
     done = bench.ended(directory)
     assert done.code == 0, (done, bench.log(directory))
     made, whole = read_made(run.plan, directory)
+    image = bench.engine.build_image(directory)
+    if image is not None:
+        bench.engine.discard_image(image[0], run.plan.client, dict(run.plan.base_env))
     return folder, made, whole
 
 
@@ -102,7 +105,7 @@ def test_names_with_anything_in_them(quick: Bench) -> None:
         quick, 'for f in ./*; do echo 2 >>"$f"; done; mkdir -- "new\nfolder"', files=files
     )
     assert {os.fsencode(name) for name in names} <= set(made.moves)
-    take_result(folder, folder / "kept", made)
+    take_result(folder, folder / "1", folder / "kept", made)
     assert (folder / "kept/files/n\nl").read_text() == "1\n2\n"
     assert (folder / "kept/files/new\nfolder").is_dir()
 
@@ -115,7 +118,7 @@ def test_taking_goes_on_where_it_was_cut_off(quick: Bench) -> None:
     (target / "files").mkdir(parents=True)
     (folder / "code" / "new").rename(target / "files" / "new")
     for _ in range(2):
-        take_result(folder, target, made)
+        take_result(folder, folder / "1", target, made)
         assert (target / "files/new/f").read_text() == "1\n"
         assert (target / "files/sub/x/g").read_text() == "2\n"
         assert (target / "gone").read_bytes() == b"./read.txt\0"
