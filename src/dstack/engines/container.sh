@@ -83,6 +83,9 @@ platform() { # as images name it
 pull_image() {
     [ -n "$job_pull" ] || own_words asked
     phase 'environment 1       '
+    # The client may need a context of the user's to find its engine.
+    [ ! -d "$job_folder/auth" ] ||
+        ln -s "${DOCKER_CONFIG:-${HOME-}/.docker}/contexts" "$job_folder/auth/contexts" 2>/dev/null
     job_pull_image >"$job_folder/pull" 2>&1 &
     echo "$!" >"$job_folder/pulling"
     wait "$!"
