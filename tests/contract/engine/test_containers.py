@@ -6,6 +6,7 @@ import os
 import signal
 import stat
 import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 from functools import partial
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import dstack
 from dstack.config.shapes import (
     EnvVar,
     Port,
@@ -341,6 +343,31 @@ def test_a_volume_of_the_image_s_is_removed(box: Bench, engine: Engine) -> None:
         assert engine.cli("volume", "ls", "-q") == before
     finally:
         engine.cli("rmi", "--force", image)
+
+
+def test_what_only_a_root_may_delete_is_deleted(box: Bench, engine: Engine) -> None:
+    directory = box.start("mkdir -m 700 deep; echo x >deep/file", image=engine.image("user"))
+    assert box.ended(directory).code == 0
+    # As somebody who may use the engine and is no more than the owner of his own files.
+    script = (
+        "import sys; from pathlib import Path; from dstack.engines import get_engine\n"
+        "from dstack.paths import Home\n"
+        "get_engine(sys.argv[1], Home(Path(sys.argv[2]))).remove(Path(sys.argv[3]))\n"
+    )
+    powerless = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
+    words = [engine.name, str(box.home.root), str(directory.parent)]
+    if engine.name == "podman":
+        # Podman itself does nothing without capabilities, here as root.
+        powerless = []
+    done = subprocess.run(
+        [*powerless, sys.executable, "-c", script, *words],
+        env={**os.environ, "PYTHONPATH": str(Path(dstack.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not directory.parent.exists()
 
 
 # Ports
