@@ -15,7 +15,7 @@ from ..paths import Home
 from ..run.model import Exit, Run
 from ..run.observation import Observation, Preparing, Running, Unknown
 from .base import Facts, Job
-from .clients import CLIENTS, Client, credentials, explain
+from .clients import CLIENTS, DOCKER, Client, credentials, explain
 from .container_script import Inside, container_name, keys, render_box, render_job
 from .folder import FolderEngine, describe_job, job_files, part
 from .render import Places, needed
@@ -57,6 +57,9 @@ class ContainerEngine(FolderEngine):
             box=part("box.sh"),
         )
         files = {"job.json": describe_job(run, attempt), "box.sh": render_box(run, attempt, inside)}
+        if self.client is DOCKER and run.plan.pull == "missing":
+            asked = (run.plan.image, dict(run.plan.base_env))
+            files["lookup"] = msgspec.json.encode(asked).decode()
         auth = run.plan.registry_auth
         if auth is not None:
             files["auth"] = msgspec.json.encode((run.plan.image, auth)).decode()
@@ -86,11 +89,25 @@ class ContainerEngine(FolderEngine):
         auth = files.pop("auth", None)
         box = {name: files.pop(name) for name in _IN_BOX & files.keys()}
         box["state"] = File(b" " * 20 + b"\n", keep=True)
+        lookup = files.pop("lookup", None)
+        if lookup is not None:
+            files.update(self._look_ahead(lookup.data, box))
         self.host.put(folder, {"log": File(b"", keep=True)})
         self.host.put(folder / "box", box)
         if auth is not None:
             self.host.put(folder / "auth", {"config.json": self._auth(auth.data, values)})
         self.host.put(folder, files)
+
+    def _look_ahead(self, lookup: bytes, box: dict[str, File]) -> dict[str, File]:
+        """Ask about the image here, where that is cheaper than in job.sh."""
+        from .docker_socket import look_up
+
+        image, environ = msgspec.json.decode(lookup, type=tuple[str, dict[str, str]])
+        found = look_up(image, environ)
+        if found is None:
+            return {}
+        box["image"] = File(os.fsencode(found.facts))
+        return {} if found.lasting else {"passing": File(b"")}
 
     def _auth(self, reference: bytes, values: Mapping[str, str]) -> File:
         from ..config.shapes import RegistryAuth

@@ -59,7 +59,14 @@ know_image() { # -> $image_...; false when the image is not there
 }
 
 ready_image() {
-    if [ "$job_pull" = always ] || ! know_image; then
+    if [ "$job_pull" = always ]; then
+        pull_image
+        know_image || own_words asked
+    elif [ -s "$job_folder/box/image" ]; then
+        # Whoever wrote this folder has asked already.
+        # shellcheck disable=SC1091
+        . "$job_folder/box/image"
+    elif ! know_image; then
         pull_image
         know_image || own_words asked
     fi
@@ -167,7 +174,8 @@ stages() { # the engine's client; its exit code
     give "$job_folder_code" "$job_folder/box" "$job_folder/log"
     [ ! -e "$job_folder/stop" ] || give_up
     : >"$job_folder/container"
-    job_container --entrypoint sh "$job_image" /.dstack/box.sh box >"$job_folder/client" 2>&1
+    # shellcheck disable=SC2046 # one word or none
+    job_container $(removal) --entrypoint sh "$job_image" /.dstack/box.sh box >"$job_folder/client" 2>&1
     code=$?
     read_state
     [ -n "$state" ] || ! lacks_shell || run_without_shell
@@ -175,7 +183,12 @@ stages() { # the engine's client; its exit code
     exit "$code"
 }
 
+removal() { # the option that has the engine remove the container, where that may be known now
+    [ -z "$job_removal" ] && [ ! -e "$job_folder/passing" ] || echo --rm
+}
+
 lacks_shell() { # as the two init programs and the runtimes say it
+    # shellcheck disable=SC2016
     grep -q -e 'exec sh failed' -e 'failed to exec pid1' -e '"sh": executable file' \
         -e '`sh` not found' "$job_folder/client"
 }
@@ -218,7 +231,7 @@ take_over() {
     for pair in "$@"; do
         case ${pair%%=*} in
         *[!A-Za-z0-9_]* | [0-9]*) ;;
-        *) export "$pair" ;;
+        *) export "${pair?}" ;;
         esac
     done
 }
@@ -238,7 +251,12 @@ settle() { # wait for the container's own end, whatever became of the client; ->
     seen=
     case $state in
     ended) # 128 and above may be the client's own death as well
-        [ "$code" = "$box_code" ] && [ "$code" -lt 128 ] || wait_for_end ;;
+        if [ "$code" != "$box_code" ] || [ "$code" -ge 128 ]; then
+            wait_for_end
+        elif [ -n "$(removal)" ]; then
+            seen=gone
+        fi
+        ;;
     '') # stopped before, or not started: then there may be a container all the same
         if [ ! -e "$job_folder/container" ]; then
             seen=gone
@@ -282,6 +300,7 @@ wait_for_end() {
     if [ "$state" != ended ]; then judge_container; fi
 }
 
+# shellcheck disable=SC2034 # `judge` of job.sh uses what is found out
 judge_container() { # it did not say how it ended -> $state, $box_code, $box_oom or $lost
     [ "$seen" != ended ] || [ "${found##* }" != true ] || box_oom=oom
     case $state:$seen:$box_oom in

@@ -50,6 +50,7 @@ def render_job(run: Run, attempt: int, places: Places, inside: Inside) -> str:
         "job_box": container_name(f"{run.id}-{attempt}"),
         "job_image": plan.image or "",
         "job_images": inside.images,
+        "job_removal": "yes" if inside.client.removal else "",
         "job_pull": plan.pull,
         "job_home": plan.home_dir or "",
         "job_facts": FACTS,

@@ -14,6 +14,7 @@ job_engine='docker'
 job_box='dstack-r1-2'
 job_image='registry.example.com/x:1'
 job_images='/home/me/.dstack/images'
+job_removal=''
 job_pull='always'
 job_home='/home/x'
 job_facts='image_id={{.Id}}

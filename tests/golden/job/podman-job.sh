@@ -13,6 +13,7 @@ job_engine='podman'
 job_box='dstack-r1-2'
 job_image='busybox'
 job_images='/home/me/.dstack/images'
+job_removal='yes'
 job_pull='missing'
 job_home=''
 job_facts='image_id={{.Id}}

@@ -33,6 +33,7 @@ from dstack.engines.clients import (
     registry_of,
 )
 from dstack.engines.container_script import Inside, interpreter, keys, render_box, render_job, words
+from dstack.engines.docker_socket import facts_of
 from dstack.engines.progress import layers
 from dstack.engines.render import Places
 from dstack.run.model import Plan, Run
@@ -193,6 +194,27 @@ def test_what_a_client_said(client: Client, said: str, sentence: str) -> None:
 def test_refusals(said: str) -> None:
     assert "refused the username or password" in explain(DOCKER, IMAGE, said, known=True)
     assert explain(DOCKER, IMAGE, said, known=False).endswith("see registry_auth")
+
+
+def test_facts_are_for_a_shell_whatever_an_image_says() -> None:
+    odd = "it's $(touch /tmp/x)\nline"
+    about = {
+        "Id": "sha256:1",
+        "Os": "linux",
+        "Architecture": "amd64",
+        "Config": {"Env": [f"A={odd}"], "Entrypoint": [odd], "Cmd": ["x"], "User": odd},
+    }
+    script = facts_of(about) + 'image_argv printf "%s|"; printf "%s|" "$image_user"'
+    done = subprocess.run(["/bin/sh", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{odd}|x|{odd}|"
+    empty = facts_of({"Id": "sha256:1", "Os": "linux", "Architecture": "amd64", "Config": None})
+    done = subprocess.run(
+        ["/bin/sh", "-c", empty + "image_argv echo; image_env echo"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "\n\n"
 
 
 def test_layers() -> None:
