@@ -154,8 +154,6 @@ def test_a_near_miss_gets_a_hint(dstack: Dstack) -> None:
 @pytest.mark.parametrize(
     ("text", "word"),
     [
-        ("image: ubuntu\ncommands: [echo hi]", "containers"),
-        ("image: ubuntu", "containers"),
         ("build: [make]\ncommands: [echo hi]", "builds"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 import msgspec
 
@@ -16,6 +17,15 @@ from ..paths import Home, find_home
 HELP = "show what runs can be put on"
 
 
+class Engine(msgspec.Struct, frozen=True):
+    """What a container engine said: its `version`, or why there is none."""
+
+    name: str
+    version: str | None = None
+    error: str | None = None
+    hint: str | None = None
+
+
 class Answer(msgspec.Struct, frozen=True):
     """What a backend said: `facts`, or why there are none."""
 
@@ -23,6 +33,7 @@ class Answer(msgspec.Struct, frozen=True):
     facts: Facts | None = None
     error: str | None = None
     hint: str | None = None
+    engines: tuple[Engine, ...] = ()
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     elif full:
         text.show("\n\n".join(map(details, answers)))
     else:
-        text.show("\n".join(map(_headline, answers)))
+        text.show("\n".join(map(_checked, answers)))
     for answer in answers if args.action == "check" else ():
         if answer.error is not None:
             text.error(f"backend {answer.backend.name} does not answer", answer.hint)
@@ -68,15 +79,40 @@ def read_backends(home: Home) -> tuple[Backend, ...]:
 
 def ask(backend: Backend, home: Home, *, full: bool) -> Answer:
     """What a backend offers; `full` looks for interpreters and limits, too, which takes longer."""
-    if backend.engine not in {"auto", "process"}:
-        hint = f"set `engine: process` in {home.config}"
-        error = f"the engine {backend.engine} is not there yet"
-        return Answer(backend, error=error, hint=hint)
+    found = ask_engines(backend)
+    broken = [each for each in found if each.error is not None and each.name == backend.engine]
+    if broken:
+        return Answer(backend, error=broken[0].error, hint=broken[0].hint, engines=found)
     try:
         facts = get_engine("process", home).facts(pythons=full, limits=full)
     except DstackError as error:
-        return Answer(backend, error=error.message, hint=error.hint)
-    return Answer(backend, facts)
+        return Answer(backend, error=error.message, hint=error.hint, engines=found)
+    return Answer(backend, facts, engines=found)
+
+
+def ask_engines(backend: Backend) -> tuple[Engine, ...]:
+    """What the container engines answer that the backend may use."""
+    if backend.engine == "process":
+        return ()
+    from ..engines.choice import find_command, version_of
+    from ..engines.clients import CLIENTS
+    from ..hosts.local import LocalHost
+
+    found = []
+    for client in CLIENTS.values():
+        if backend.engine not in ("auto", client.name):
+            continue
+        path = find_command(client, os.environ)
+        if path is None:
+            error = f"{client.product} is not installed"
+            found.append(Engine(client.name, error=error, hint=f"see {client.install}"))
+            continue
+        try:
+            found.append(Engine(client.name, version_of(client, path, LocalHost())))
+        except DstackError as problem:
+            error = f"{client.product} does not answer: {problem.message}"
+            found.append(Engine(client.name, error=error, hint="is its service running?"))
+    return tuple(found)
 
 
 def as_json(answer: Answer, *, full: bool) -> dict[str, object]:
@@ -86,6 +122,10 @@ def as_json(answer: Answer, *, full: bool) -> dict[str, object]:
         "type": answer.backend.type,
         "answers": answer.error is None,
         "error": answer.error,
+        "engines": [
+            {"name": each.name, "version": each.version, "error": each.error}
+            for each in answer.engines
+        ],
     }
     facts = answer.facts
     if facts is not None and full:
@@ -98,7 +138,7 @@ def as_json(answer: Answer, *, full: bool) -> dict[str, object]:
             "python_download": facts.fetch,
             "limits": facts.limits,
             "limits_why": facts.limits_why,
-            "container_engine": None,
+            "container_engine": next((e.name for e in answer.engines if e.version), None),
         }
     return shown
 
@@ -108,11 +148,23 @@ def _headline(answer: Answer) -> str:
     return text.plain(f"{answer.backend.name}  {state}")
 
 
+def _checked(answer: Answer) -> str:
+    lines = [f"  {name:<12}{text.plain(value)}" for name, value in _engines(answer)]
+    return "\n".join([_headline(answer), *lines])
+
+
+def _engines(answer: Answer) -> list[tuple[str, str]]:
+    if answer.backend.engine == "process":
+        return [("containers", "none: its engine is process")]
+    return [(each.name, each.version or str(each.error)) for each in answer.engines]
+
+
 def details(answer: Answer) -> str:
     """A backend for people: a line that names it, and one for each thing that it offers."""
     lines = [_headline(answer)]
     if answer.facts is not None:
         lines += [f"  {name:<12}{text.plain(value)}" for name, value in _offers(answer.facts)]
+    lines += [f"  {name:<12}{text.plain(value)}" for name, value in _engines(answer)]
     return "\n".join(lines)
 
 
@@ -127,6 +179,5 @@ def _offers(facts: Facts) -> list[tuple[str, str]]:
         ("disk", f"{text.size(facts.disk)} free"),
         ("gpus", gpus or "none"),
         ("python", pythons or "none"),
-        ("containers", "not yet"),
         ("limits", "cpu and memory" if facts.limits else f"not enforced: {facts.limits_why}"),
     ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+
 from ..snapshot import Progress as Sent
-from ..text import Progress
+from ..text import Progress, is_terminal, plain, say, shorten, terminal_columns
 
 
 class SendingBar:
@@ -24,3 +26,33 @@ class SendingBar:
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+class PullBar:
+    """A line on a terminal that says how far pulling an image is; elsewhere one line, once."""
+
+    def __init__(self, image: str) -> None:
+        self._image = image
+        self._live = is_terminal(sys.stderr)
+        if not self._live:
+            say(f"pulling {image}")
+
+    def update(self, step: str) -> None:
+        """Draw `pulling DONE/TOTAL`, counted in layers."""
+        if not self._live:
+            return
+        done, _, total = step.removeprefix("pulling ").partition("/")
+        width = 20
+        full = width * int(done) // max(int(total), 1)
+        bar = "#" * full + "-" * (width - full)
+        layers = f"[{bar}] {done} of {total} layers" if int(total) else ""
+        room = (terminal_columns(sys.stderr) or 80) - 1
+        line = shorten(f"pulling {plain(self._image)}  {layers}", room)
+        sys.stderr.write(f"\r{line}\x1b[K")
+        sys.stderr.flush()
+
+    def close(self) -> None:
+        """Wipe the line."""
+        if self._live:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from ..errors import CannotStart
 from ..run.events import StartFailed
@@ -16,6 +17,9 @@ from ..supervise.spawn import ensure_background
 from ..supervise.step import Supervisor
 from ..text import say, warn
 from .show import Screen
+
+if TYPE_CHECKING:
+    from .progress import PullBar
 
 # What a shell reports for a program that wrote into a pipe nobody reads any more.
 _CLOSED_PIPE = 141
@@ -87,14 +91,29 @@ def _read_line() -> str:
 class _Story:
     """Says on stderr what happens to the run."""
 
-    def __init__(self) -> None:
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._pull: PullBar | None = None
         self._waiting: str | None = None
         self._unknown: float | None = None
+
+    def _show_step(self, run: Run) -> None:
+        step = self._supervisor.doing(run)
+        if step is not None and step.startswith("pulling"):
+            if self._pull is None:
+                from .progress import PullBar
+
+                self._pull = PullBar(run.plan.image or "")
+            self._pull.update(step)
+        elif self._pull is not None:
+            self._pull.close()
+            self._pull = None
 
     def __call__(self, run: Run) -> None:
         if run.status == "submitted" and run.waiting and run.waiting != self._waiting:
             say(f"{run.waiting}; trying again")
         self._waiting = run.waiting
+        self._show_step(run)
         if run.unknown_since is not None and self._unknown is None:
             warn(f"{run.plan.backend} does not answer; waiting for it")
         elif run.unknown_since is None and self._unknown is not None:
@@ -110,12 +129,12 @@ def watch(supervisor: Supervisor, stored: Stored, fd: int | None = None) -> int:
     person = _Person(supervisor, stored)
     run = stored.run
     screen = Screen(supervisor, run, first=run.first, ports=True, fd=fd)
-    loop = Watch(supervisor, stored, screen, person.on_signal, _Story())
+    loop = Watch(supervisor, stored, screen, person.on_signal, _Story(supervisor))
     person.signals = loop.signals
     with ExitStack() as stack:
         if run.ports and run.active:
             try:
-                _forward(run, stack)
+                _forward(supervisor, stored, stack)
             except CannotStart as problem:
                 if _refuse(supervisor, stored, problem):
                     return report(stored.run)
@@ -132,12 +151,13 @@ def watch(supervisor: Supervisor, stored: Stored, fd: int | None = None) -> int:
     return report(run)
 
 
-def _forward(run: Run, stack: ExitStack) -> None:
+def _forward(supervisor: Supervisor, stored: Stored, stack: ExitStack) -> None:
     from ..ports.check import guarded
     from ..ports.forward import Forwarder
     from ..ports.listening import owned_by_run
     from .localports import shares_ports
 
+    run = stored.run
     shared = shares_ports(run.plan)
     foreign = guarded(run.plan.ports, run.ports) if shared else frozenset()
 
@@ -145,7 +165,16 @@ def _forward(run: Run, stack: ExitStack) -> None:
         # Somebody else had the port when it was chosen: only the run's own app may be reached.
         return port not in foreign or owned_by_run(port, run.id)
 
-    forwarder = Forwarder(run.ports, shared=shared, allowed=allowed if foreign else None)
+    def where(port: int) -> tuple[str, int] | None:
+        # A retry is another container.
+        return supervisor.address(stored.run, port)
+
+    forwarder = Forwarder(
+        run.ports,
+        shared=shared,
+        allowed=allowed if foreign else None,
+        where=None if shared else where,
+    )
     forwarder.start()
     stack.callback(forwarder.close)
 

@@ -20,7 +20,7 @@ out_of_memory() { # whether the limit had a process killed: cgroup-v2.rst, memcg
 }
 
 stages() { # in a shell of its own, whose traps are as those of any shell
-    shell=$(command -v bash) || shell=sh
+    shell=$(command -v bash) || shell='sh'
     job_environment
     [ -z "$job_setup" ] || "$shell" /.dstack/box.sh setup || exit
     : >/.dstack/running

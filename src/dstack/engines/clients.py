@@ -34,6 +34,7 @@ class Client(msgspec.Struct, frozen=True):
     product: str  # as people call it
     install: str  # where it comes from
     run: tuple[str, ...]  # options of `run` that only this engine needs
+    removal: bool  # whether it removes a container by itself at no cost, and with no one running
     remove: tuple[str, ...]  # removes a container, its processes and its anonymous volumes, at once
     pull: tuple[str, ...]  # pulls with the credentials in the folder {}
     gpu: str  # the option that hands in a GPU; {} is its number
@@ -47,6 +48,8 @@ DOCKER = Client(
     install="https://docs.docker.com/engine/install",
     # tini, which --init puts in front, then passes signals on to all of its child's group.
     run=("--env", "TINI_KILL_PROCESS_GROUP=1"),
+    # Its daemon would do so when it starts again, too, even if the container outlived it.
+    removal=False,
     remove=("rm", "--force", "--volumes"),
     pull=("--config", "{}", "pull"),
     gpu="--gpus",
@@ -58,6 +61,7 @@ PODMAN = Client(
     product="Podman",
     install="https://podman.io/docs/installation",
     run=(),
+    removal=True,
     remove=("rm", "--force", "--volumes", "--time", "0"),
     pull=("pull", "--authfile", "{}/config.json"),
     gpu="--device",

@@ -15,8 +15,8 @@ from ..paths import Home
 from ..run.model import Exit, Plan, Run
 from ..run.observation import Observation, Preparing, Running, Unknown
 from .base import Facts, Job
-from .clients import CLIENTS, Client, credentials, explain
-from .container_script import Inside, container_name, keys, render_box, render_job
+from .clients import CLIENTS, DOCKER, Client, credentials, explain
+from .container_script import Inside, build_image, container_name, keys, render_box, render_job
 from .folder import FolderEngine, describe_job, job_files, part
 from .render import Places, needed
 
@@ -62,6 +62,10 @@ class ContainerEngine(FolderEngine):
             box=part("box.sh"),
         )
         files = {"job.json": describe_job(run, attempt), "box.sh": render_box(run, attempt, inside)}
+        if self.client is DOCKER and run.plan.pull == "missing":
+            image = run.plan.image if run.build is None else build_image(run.build)
+            asked = (image, dict(run.plan.base_env))
+            files["lookup"] = msgspec.json.encode(asked).decode()
         auth = run.plan.registry_auth
         if auth is not None:
             files["auth"] = msgspec.json.encode((run.plan.image, auth)).decode()
@@ -91,11 +95,25 @@ class ContainerEngine(FolderEngine):
         auth = files.pop("auth", None)
         box = {name: files.pop(name) for name in _IN_BOX & files.keys()}
         box["state"] = File(b" " * 20 + b"\n", keep=True)
+        lookup = files.pop("lookup", None)
+        if lookup is not None:
+            files.update(self._look_ahead(lookup.data, box))
         self.host.put(folder, {"log": File(b"", keep=True)})
         self.host.put(folder / "box", box)
         if auth is not None:
             self.host.put(folder / "auth", {"config.json": self._auth(auth.data, values)})
         self.host.put(folder, files)
+
+    def _look_ahead(self, lookup: bytes, box: dict[str, File]) -> dict[str, File]:
+        """Ask about the image here, where that is cheaper than in job.sh."""
+        from .docker_socket import look_up
+
+        image, environ = msgspec.json.decode(lookup, type=tuple[str, dict[str, str]])
+        found = look_up(image, environ)
+        if found is None:
+            return {}
+        box["image"] = File(os.fsencode(found.facts))
+        return {} if found.lasting else {"passing": File(b"")}
 
     def _auth(self, reference: bytes, values: Mapping[str, str]) -> File:
         from ..config.shapes import RegistryAuth
@@ -177,8 +195,14 @@ class ContainerEngine(FolderEngine):
 
     def find_base(self, plan: Plan) -> str:
         """See Engine."""
-        argv = [plan.client, "image", "inspect", "--format", "{{.Id}}", plan.image or ""]
-        done = self.host.run(argv, env=_with(dict(plan.base_env)), timeout=_TIMEOUT)
+        image, environ = plan.image or "", dict(plan.base_env)
+        if self.client is DOCKER:
+            from .docker_socket import look_up_id
+
+            if found := look_up_id(image, environ):
+                return found
+        argv = [plan.client, "image", "inspect", "--format", "{{.Id}}", image]
+        done = self.host.run(argv, env=_with(environ), timeout=_TIMEOUT)
         return done.out.decode("utf-8", "replace").strip() if done.code == 0 else ""
 
     def build_image(self, directory: Path) -> tuple[str, int] | None:
@@ -202,11 +226,11 @@ class ContainerEngine(FolderEngine):
             self._take_back(run_folder, directory)
 
     def delete(self, run_folder: Path, attempts: Sequence[Path]) -> None:
-        """See FolderEngine. What the container's root wrote, only a root can delete."""
+        """See FolderEngine. What the container's users wrote may take its root to delete."""
         try:
             self.host.delete(run_folder)
         except HostError:
-            if os.getuid() == 0 or not attempts:
+            if not attempts:
                 raise
             self._take_back(run_folder, attempts[-1])
             self.host.delete(run_folder)

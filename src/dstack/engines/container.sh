@@ -69,7 +69,14 @@ know_base() { # no commit takes an entrypoint away: what the image's own command
 }
 
 ready_image() {
-    if [ "$job_pull" = always ] || ! know_image; then
+    if [ "$job_pull" = always ]; then
+        pull_image
+        know_image || own_words asked
+    elif [ -s "$job_folder/box/image" ]; then
+        # Whoever wrote this folder has asked already.
+        # shellcheck disable=SC1091
+        . "$job_folder/box/image"
+    elif ! know_image; then
         pull_image
         know_image || own_words asked
     fi
@@ -97,6 +104,9 @@ pull_image() {
     fi
     [ -n "$job_pull" ] || own_words asked
     phase 'environment 1       '
+    # The client may need a context of the user's to find its engine.
+    [ ! -d "$job_folder/auth" ] ||
+        ln -s "${DOCKER_CONFIG:-${HOME-}/.docker}/contexts" "$job_folder/auth/contexts" 2>/dev/null
     job_pull_image >"$job_folder/pull" 2>&1 &
     echo "$!" >"$job_folder/pulling"
     wait "$!"
@@ -180,7 +190,8 @@ stages() { # the engine's client; its exit code
     [ ! -e "$job_folder/stop" ] || give_up
     mark_files
     : >"$job_folder/container"
-    job_container --entrypoint sh "$job_image" /.dstack/box.sh box >"$job_folder/client" 2>&1
+    # shellcheck disable=SC2046 # one word or none
+    job_container $(removal) --entrypoint sh "$job_image" /.dstack/box.sh box >"$job_folder/client" 2>&1
     code=$?
     read_state
     [ -n "$state" ] || ! lacks_shell || run_without_shell
@@ -188,7 +199,13 @@ stages() { # the engine's client; its exit code
     exit "$code"
 }
 
+removal() { # the option that has the engine remove the container, where that may be known now
+    [ -z "${job_build-}" ] || return 0 # what a build made is taken from it first
+    [ -z "$job_removal" ] && [ ! -e "$job_folder/passing" ] || echo --rm
+}
+
 lacks_shell() { # as the two init programs and the runtimes say it
+    # shellcheck disable=SC2016
     grep -q -e 'exec sh failed' -e 'failed to exec pid1' -e '"sh": executable file' \
         -e '`sh` not found' "$job_folder/client"
 }
@@ -231,7 +248,7 @@ take_over() {
     for pair in "$@"; do
         case ${pair%%=*} in
         *[!A-Za-z0-9_]* | [0-9]*) ;;
-        *) export "$pair" ;;
+        *) export "${pair?}" ;;
         esac
     done
 }
@@ -251,7 +268,12 @@ settle() { # wait for the container's own end, whatever became of the client; ->
     seen=
     case $state in
     ended) # 128 and above may be the client's own death as well
-        [ "$code" = "$box_code" ] && [ "$code" -lt 128 ] || wait_for_end ;;
+        if [ "$code" != "$box_code" ] || [ "$code" -ge 128 ]; then
+            wait_for_end
+        elif [ -n "$(removal)" ]; then
+            seen=gone
+        fi
+        ;;
     '') # stopped before, or not started: then there may be a container all the same
         if [ ! -e "$job_folder/container" ]; then
             seen=gone
@@ -299,6 +321,7 @@ wait_for_end() {
     if [ "$state" != ended ]; then judge_container; fi
 }
 
+# shellcheck disable=SC2034 # `judge` of job.sh uses what is found out
 judge_container() { # it did not say how it ended -> $state, $box_code, $box_oom or $lost
     [ "$seen" != ended ] || [ "${found##* }" != true ] || box_oom=oom
     case $state:$seen:$box_oom in
@@ -349,8 +372,17 @@ end_members() { # false when the engine does not answer
     end_pull
     [ ! -e "$job_folder/auth" ] || rm -rf "$job_folder/auth"
     remove_container || return
+    end_left
     # A build whose keeper died has failed, whatever it was about to keep.
     [ -z "${job_build-}" ] || job_client image rm "$job_build_image" >/dev/null 2>&1 || :
+}
+
+end_left() { # what the keeper left on this machine: its timer, and a client
+    # shellcheck disable=SC2013 # process ids, not lines
+    for file in $(grep -lsF "DSTACK_JOB=:$job_name:" /proc/[0-9]*/environ); do
+        file=${file#/proc/}
+        [ "${file%/environ}" = $$ ] || kill -KILL "${file%/environ}" 2>/dev/null
+    done
 }
 
 after_restart() {

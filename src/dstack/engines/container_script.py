@@ -65,6 +65,7 @@ def render_job(run: Run, attempt: int, places: Places, inside: Inside) -> str:
         "job_box": container_name(f"{run.id}-{attempt}"),
         "job_image": plan.image or "" if run.build is None else build_image(run.build),
         "job_images": inside.images,
+        "job_removal": "yes" if inside.client.removal and plan.stage == "run" else "",
         "job_pull": plan.pull if run.build is None else "",
         "job_home": plan.home_dir or "",
         "job_facts": FACTS,

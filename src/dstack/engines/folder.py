@@ -12,7 +12,7 @@ from ..hosts.base import Completed, Content, File, Host, ProcessId
 from ..paths import Home
 from ..run.model import Exit, Plan, Run
 from ..run.observation import Absent, Exited, Observation, Preparing, Running, Unknown
-from .base import Job, StopReason
+from .base import Facts, Job, StopReason
 from .outcome import parse_exit
 from .render import CGROUPS, assignments, phase, values_file
 
@@ -49,6 +49,14 @@ class FolderEngine:
         self.host = host
         self.shell = tuple(shell)
         self.grace = grace
+
+    def facts(self, *, pythons: bool = False, limits: bool = False) -> Facts:
+        """See Engine."""
+        raise NotImplementedError
+
+    def plan(self, run: Run, run_folder: Path, attempt: int) -> Job:
+        """See Engine. `run_folder` need not exist."""
+        raise NotImplementedError
 
     def body(self) -> str:
         """The part of job.sh that is the same for every job."""

@@ -56,7 +56,8 @@ class Connection:
         self.deadline = deadline
         self.target: socket.socket | None = None
         self.flows: tuple[Flow, Flow] | None = None  # to the app, from the app
-        self.tried = 0  # how many of the door's targets
+        self.targets: Sequence[tuple[str, int]] = ()
+        self.tried = 0  # how many of these
         self.masks: dict[int, int] = {}  # what epoll was told about each of the two
         self.over: set[int] = set()  # those of which both directions have ended
 
@@ -65,10 +66,15 @@ class Loop:
     """What the forwarder's thread does; all of its state is this thread's alone."""
 
     def __init__(
-        self, doors: Sequence[Door], allowed: Callable[[int], bool] | None, wait: float
+        self,
+        doors: Sequence[Door],
+        allowed: Callable[[int], bool] | None,
+        wait: float,
+        where: Callable[[int], tuple[str, int] | None] | None = None,
     ) -> None:
         self._doors = doors
         self._allowed = allowed
+        self._where = where
         self._wait = wait
         self._epoll = select.epoll()
         self._pipes = Pipes()
@@ -204,10 +210,17 @@ class Loop:
 
     def _connect(self, connection: Connection) -> None:
         connection.tried = 0
+        connection.targets = self._targets(connection.door)
         if self._may_lead_to(connection.door.run):
             self._try_next(connection)
         else:
             connection.door.waiting.append(connection)
+
+    def _targets(self, door: Door) -> Sequence[tuple[str, int]]:
+        if self._where is None:
+            return [(host, door.run) for host in door.targets]
+        found = self._where(door.run)
+        return [] if found is None else [found]
 
     def _may_lead_to(self, port: int) -> bool:
         if self._allowed is None:
@@ -220,8 +233,8 @@ class Loop:
 
     def _try_next(self, connection: Connection) -> None:
         door = connection.door
-        while connection.tried < len(door.targets):
-            host = door.targets[connection.tried]
+        while connection.tried < len(connection.targets):
+            host, port = connection.targets[connection.tried]
             connection.tried += 1
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             try:
@@ -229,7 +242,7 @@ class Loop:
             except OSError:
                 continue
             _prepare(target)
-            if target.connect_ex((host, door.run)) in (0, errno.EINPROGRESS):
+            if target.connect_ex((host, port)) in (0, errno.EINPROGRESS):
                 connection.target = target
                 self._set(connection, target, _OUT)
                 return

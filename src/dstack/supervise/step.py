@@ -70,12 +70,24 @@ class Supervisor:
         self._told: dict[tuple[str, int, bool], float] = {}
         self._launched: dict[tuple[str, int], float] = {}
         self._pids: dict[str, int] = {}
+        self._steps: dict[str, str] = {}
 
     # Looking
 
     def pid(self, run: Run) -> int | None:
         """The keeper's process id as it was last seen."""
         return self._pids.get(run.id)
+
+    def doing(self, run: Run) -> str | None:
+        """What its engine last said that it prepares; None once it does not any more."""
+        return self._steps.get(run.id) if run.status == "preparing" else None
+
+    def address(self, run: Run, port: int) -> tuple[str, int] | None:
+        """Where this machine reaches a port of the attempt under way; None: not now."""
+        if run.attempt is None:
+            return None
+        directory = self._directory(run, run.attempt.number)
+        return self.engine_of(run.plan).address(directory, port)
 
     def _directory(self, run: Run, attempt: int) -> Path:
         return self.home.job(run.id, attempt)
@@ -85,6 +97,8 @@ class Supervisor:
         seen = self.engine_of(run.plan).poll([directory])[directory]
         if isinstance(seen, Running | Preparing) and seen.pid is not None:
             self._pids[run.id] = seen.pid
+        if isinstance(seen, Preparing):
+            self._steps[run.id] = seen.step
         return seen
 
     def _record(self, stored: Stored, event: Event) -> bool:

@@ -6,11 +6,11 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from dstack.config.backends import Backend
+from dstack.config.backends import Backend, EngineChoice
 from dstack.config.shapes import EnvVar, Text
 from dstack.engines import get_engine
 from dstack.engines.choice import choose_engine
@@ -181,7 +181,9 @@ def bench(request: pytest.FixtureRequest, home: Home) -> Iterator[Bench]:
 
 def in_containers(engine: Engine, home: Home, **plan: Any) -> Bench:
     """A bench whose runs are containers of a real engine."""
-    choice = choose_engine(Backend(engine=engine.name), image=True, environ=os.environ)
+    choice = choose_engine(
+        Backend(engine=cast(EngineChoice, engine.name)), image=True, environ=os.environ
+    )
     made = get_engine(engine.name, home)
     assert isinstance(made, FolderEngine)
     made.grace = 3

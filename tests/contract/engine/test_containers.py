@@ -6,12 +6,16 @@ import os
 import signal
 import stat
 import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import dstack
 from dstack.config.shapes import (
     EnvVar,
     Port,
@@ -69,7 +73,7 @@ def test_the_folder_is_the_run_s_own_and_what_it_writes_is_kept(box: Bench) -> N
     assert (directory.parent / "code/sub/made").read_text() == "new\n"
 
 
-def test_path_is_the_image_s_and_the_user_s_env_wins(box: Bench, engine: Engine) -> None:
+def test_path_is_the_image_s_and_the_user_s_env_wins(box: Bench) -> None:
     env = (
         EnvVar("PATH", (Text("/bin/my:"), Variable("PATH"))),
         EnvVar("PYTHONUNBUFFERED", (Text("0"),)),
@@ -120,7 +124,7 @@ def test_an_image_without_a_shell(box: Bench, engine: Engine) -> None:
     ],
 )
 def test_entrypoints(
-    box: Bench, engine: Engine, entrypoint: tuple[str, ...], commands: list[str], output: str
+    box: Bench, entrypoint: tuple[str, ...], commands: list[str], output: str
 ) -> None:
     done, log = box.do(*commands, entrypoint=entrypoint)
     assert done.code == 0
@@ -162,7 +166,7 @@ def test_home_dir(box: Bench) -> None:
     assert (done.code, log) == (0, "/home/else\n")
 
 
-def test_caches_are_kept_and_shared(box: Bench, engine: Engine) -> None:
+def test_caches_are_kept_and_shared(box: Bench) -> None:
     cache = ("/abs/kept", "~/.cache/pip", "data", "with,comma")
     script = "for d in /abs/kept ~/.cache/pip data with,comma; do cat $d/x; echo 1 >>$d/x; done"
     assert box.do(f"({script}) 2>/dev/null; exit 9", cache=cache, cache_key="k")[0].code == 9
@@ -240,6 +244,7 @@ def test_stop_before_it_runs(box: Bench) -> None:
 def test_max_duration(box: Bench) -> None:
     done, log = box.do("echo on; sleep 1000", max_duration=1)
     assert (done.code, done.reason) == (124, "max_duration")
+    assert log.startswith("on\n")
 
 
 def test_signals_of_the_engine_s_own_stop_reach_the_program(box: Bench, engine: Engine) -> None:
@@ -265,7 +270,7 @@ def test_the_client_killed_loses_nothing(box: Bench) -> None:
     said(box, directory, "one\n")
     for pid in clients(directory):
         os.kill(pid, signal.SIGKILL)
-        wait_for(lambda pid=pid: gone(pid), "the client's end")
+        wait_for(partial(gone, pid), "the client's end")
     (directory.parent / "code/go").touch()
     done = box.ended(directory)
     assert (done.code, done.index, box.log(directory)) == (6, 1, "one\ntwo\n")
@@ -341,6 +346,31 @@ def test_a_volume_of_the_image_s_is_removed(box: Bench, engine: Engine) -> None:
         engine.cli("rmi", "--force", image)
 
 
+def test_what_only_a_root_may_delete_is_deleted(box: Bench, engine: Engine) -> None:
+    directory = box.start("mkdir -m 700 deep; echo x >deep/file", image=engine.image("user"))
+    assert box.ended(directory).code == 0
+    # As somebody who may use the engine and is no more than the owner of his own files.
+    script = (
+        "import sys; from pathlib import Path; from dstack.engines import get_engine\n"
+        "from dstack.paths import Home\n"
+        "get_engine(sys.argv[1], Home(Path(sys.argv[2]))).remove(Path(sys.argv[3]))\n"
+    )
+    powerless = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
+    words = [engine.name, str(box.home.root), str(directory.parent)]
+    if engine.name == "podman":
+        # Podman itself does nothing without capabilities, here as root.
+        powerless = []
+    done = subprocess.run(
+        [*powerless, sys.executable, "-c", script, *words],
+        env={**os.environ, "PYTHONPATH": str(Path(dstack.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not directory.parent.exists()
+
+
 # Ports
 
 
@@ -401,7 +431,7 @@ def test_credentials(box: Bench, engine: Engine, private_registry: RegistryAddre
 
     def attempt(password: str | None) -> tuple[int, str, Path]:
         auth = RegistryAuth((Text(str(private_registry.username)),), (Secret("PW"),))
-        plan = {"registry_auth": auth} if password is not None else {}
+        plan: dict[str, Any] = {"registry_auth": auth} if password is not None else {}
         values = {"secret:PW": password} if password is not None else {}
         directory = box.start("echo hi", image=image, values=values, **plan)
         done = box.ended(directory)
@@ -425,9 +455,7 @@ def test_credentials(box: Bench, engine: Engine, private_registry: RegistryAddre
     engine.cli("rmi", "--force", image)
 
 
-def test_images_that_cannot_be_had(
-    box: Bench, engine: Engine, open_registry: RegistryAddress
-) -> None:
+def test_images_that_cannot_be_had(box: Bench, open_registry: RegistryAddress) -> None:
     unknown = f"{open_registry.address}/dstack-test/nothing:latest"
     done, _ = box.do("true", image=unknown)
     assert (done.code, done.reason) == (125, "start_failed")
@@ -439,13 +467,13 @@ def test_images_that_cannot_be_had(
     assert "is no name of an image" in str(done.detail)
 
 
-def test_a_run_that_shall_stop_pulls_no_further(box: Bench, tmp_path: Path) -> None:
+def test_a_run_that_shall_stop_pulls_no_further(box: Bench) -> None:
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as silent:
         image = f"127.0.0.1:{silent.getsockname()[1]}/x:1"
         directory = box.start("true", image=image)
-        wait_for(lambda: (directory / "pulling").exists(), "the pull to begin")
+        wait_for((directory / "pulling").exists, "the pull to begin")
         assert isinstance(box.poll(directory), Preparing)
         box.engine.stop(directory, kill=False)
         done = box.ended(directory)

@@ -115,6 +115,7 @@ WRONG: dict[str, list[str]] = {
     "python": ["[3.11]", "{a: b}", "3.6", "3.15", "3.1", "null", "''", "true"],
     "setup": ["pip install x", "{a: b}", "null", "[null]", "[[a]]"],
     "image": ["[x]", "{a: b}", "null", "''"],
+    "pull": ["[always]", "{a: b}", "null", "never", "''"],
     "entrypoint": ["[]", "{a: b}", "null", "\"'x\"", "''", "[null]"],
     "registry_auth": ["me", "[me]", "{username: me}", "{username: me, password: }", "null",
                       "{username: [me], password: x}", "{user: me, password: x}"],
