@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 import urllib.request
@@ -91,6 +92,17 @@ def test_digits(here: Dstack) -> None:
     assert [int(number) for number, _, _ in epochs] == list(range(1, 21))
     assert float(epochs[-1][1]) < float(epochs[0][1])
     assert float(epochs[-1][2]) > 0.9
+
+
+def test_prepared(here: Dstack) -> None:
+    here.ok("build", "examples/prepared", timeout=INSTALL)
+    assert here.ok("run", "examples/prepared") == "sum of squares: 338350\n"
+    assert here.ok("run", "examples/prepared", "--", "3") == "sum of squares: 14\n"
+    (build,) = json.loads(here.ok("builds", "--json"))
+    assert {"examples/prepared/requirements.txt", "examples/prepared/prepare.py"} <= set(
+        build["files"]
+    )
+    assert "examples/prepared/sum.py" not in build["files"]
 
 
 def test_web_app(here: Dstack, tmp_path: Path) -> None:
