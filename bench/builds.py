@@ -13,25 +13,26 @@ PACKAGES = ("numpy", "pandas", "matplotlib", "requests", "pyyaml")
 _INSTALL = "pip install --quiet --disable-pip-version-check -r requirements.txt"
 _FILES = 10_000
 
-# Run by the installed Python: a lookup alone, the tree of the code being known.
+# Run by the installed Python, what `dstack run` does: look at the folder, then for a build.
 LOOKUP = """\
 import sys, time
 from pathlib import Path
+from dstack.cli.making import Code
 from dstack.paths import find_home
 from dstack.snapshot import Snapshots
 from dstack.store.builds import Builds
 
 home = find_home()
 snapshots, builds = Snapshots(home), Builds(home)
-pending = snapshots.begin(Path(sys.argv[1]))
-tree = pending.finish().tree
-pending.cancel()
 (build,) = builds.all()
 spent = []
 for _ in range(15):
     begin = time.perf_counter()
-    found = builds.find(build.parts, tree, lambda: snapshots.entries(tree), lambda build: True)
+    pending = snapshots.begin(Path(sys.argv[1]))
+    tree = pending.finish().tree
+    found = builds.find(build.parts, Code(snapshots, tree), lambda build: True)
     spent.append(time.perf_counter() - begin)
+    pending.cancel()
     assert found.build is not None
 print(sorted(spent)[7])
 """

@@ -137,7 +137,7 @@ def _judge(
                 judged[build.id] = error.message.splitlines()[0]
                 continue
             maker = Maker(supervisor, engine, plan, tree, None)
-            judged[build.id] = builds.why_not(build, maker.parts, tree, maker.entries)
+            judged[build.id] = builds.why_not(build, maker.parts, maker.code)
         return judged
     finally:
         pending.cancel()

@@ -14,6 +14,7 @@ from ..run.builds import Build, parts_of
 from ..run.model import Plan, Run
 from ..run.names import two_words
 from ..run.plan import build_plan
+from ..snapshot import Snapshots
 from ..store.builds import Builds, Found
 from ..store.runs import NameTaken, Stored
 from ..supervise.attached import Detached, Watch
@@ -22,6 +23,25 @@ from ..supervise.step import Supervisor
 from ..text import ago, say, warn
 
 _NAMES_TRIED = 20
+
+
+class Code:
+    """The code that a run would have; git is asked only for what is needed."""
+
+    def __init__(self, snapshots: Snapshots, tree: str) -> None:
+        self.tree = tree
+        self._snapshots = snapshots
+        self._entries: dict[bytes, bytes] | None = None
+
+    def entries(self) -> dict[bytes, bytes]:
+        """Its files, and one word for each."""
+        if self._entries is None:
+            self._entries = self._snapshots.entries(self.tree)
+        return self._entries
+
+    def changes(self, old: str) -> list[tuple[bytes, bytes]] | None:
+        """What differs from another tree."""
+        return self._snapshots.changes(old, self.tree)
 
 
 class Maker:
@@ -42,19 +62,13 @@ class Maker:
         self.tree = tree
         self.sealed = sealed
         self.name = name
+        self.code = Code(supervisor.snapshots, tree)
         self.builds = Builds(supervisor.home)
         self.parts = parts_of(plan, engine.find_base(plan), platform())
-        self._entries: dict[bytes, bytes] | None = None
-
-    def entries(self) -> dict[bytes, bytes]:
-        """The files of the code; asked for once, and only where a build read any."""
-        if self._entries is None:
-            self._entries = self.supervisor.snapshots.entries(self.tree)
-        return self._entries
 
     def find(self) -> Found:
         """The build that fits, or why there is none."""
-        return self.builds.find(self.parts, self.tree, self.entries, self._is_near)
+        return self.builds.find(self.parts, self.code, self._is_near)
 
     def _is_near(self, build: Build) -> bool:
         plan = self.plan

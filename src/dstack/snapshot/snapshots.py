@@ -191,6 +191,22 @@ class Snapshots:
         found.pop(FOLDERS_FILE, None)
         return found
 
+    def changes(self, old: str, new: str) -> list[tuple[bytes, bytes]] | None:
+        """What differs between two trees: git-diff-tree's status letter and the file's name.
+
+        None where one of them is not in the store any more.
+        """
+        with self._store.opened():
+            top = self._store.root
+            command = ("diff-tree", "-r", "-z", "--no-renames", "--name-status", old, new)
+            try:
+                output = self._store.git(*command, top=top, index=top / "none")
+            except GitFailed:
+                return None
+        words = output.split(b"\0")[:-1]
+        pairs = zip(words[::2], words[1::2], strict=True)
+        return [(status, name) for status, name in pairs if name != FOLDERS_FILE]
+
     def keep(self, run_id: str, tree: str) -> None:
         """The run needs the tree: `prune` leaves it until `release`."""
         with self._store.opened():

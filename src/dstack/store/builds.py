@@ -20,12 +20,13 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
 from ..errors import StoreError
 from ..paths import Home
-from ..run.builds import Build, Entries, Inputs, changed_input, changed_part
+from ..run.builds import Build, Entries, Inputs, changed_input, changed_part, untouched
 
 _NEW, _OLD = ".new-", ".old-"
 _decode = msgspec.json.Decoder(Build).decode
@@ -36,6 +37,20 @@ class Found(msgspec.Struct, frozen=True):
 
     build: Build | None
     why: str | None = None
+
+
+class Code(Protocol):
+    """What is to be known of the code that a run would have."""
+
+    tree: str
+
+    def entries(self) -> Entries:
+        """Its files."""
+        ...
+
+    def changes(self, old: str) -> list[tuple[bytes, bytes]] | None:
+        """What differs from another tree; None where that is not known any more."""
+        ...
 
 
 class Builds:
@@ -80,41 +95,42 @@ class Builds:
     def find(
         self,
         parts: Mapping[str, str],
-        tree: str,
-        entries: Callable[[], Entries],
+        code: Code,
         near: Callable[[Build], bool],
     ) -> Found:
-        """The newest build with this fixed part whose files are what they are in `tree`.
+        """The newest build with this fixed part whose files are what they are in `code`.
 
-        `entries` gives the files of the tree, and is only called when they are needed. `near`
-        says which builds the user may have expected to fit.
+        `near` says which builds the user may have expected to fit.
         """
         why: str | None = None
         for build in reversed(self.all()):
             changed = changed_part(build.parts, parts)
             if changed is None:
-                changed = self._changed(build, tree, entries)
+                changed = self._changed(build, code)
             if changed is None:
                 return Found(build)
             if why is None and near(build):
                 why = changed
         return Found(None, why)
 
-    def why_not(
-        self, build: Build, parts: Mapping[str, str], tree: str, entries: Callable[[], Entries]
-    ) -> str | None:
+    def why_not(self, build: Build, parts: Mapping[str, str], code: Code) -> str | None:
         """What keeps this build from being used; None: nothing does."""
-        return changed_part(build.parts, parts) or self._changed(build, tree, entries)
+        return changed_part(build.parts, parts) or self._changed(build, code)
 
-    def _changed(self, build: Build, tree: str, entries: Callable[[], Entries]) -> str | None:
+    def _changed(self, build: Build, code: Code) -> str | None:
         folder = self._home.build(build.id)
         env = folder / "env"
         if env.is_dir() and not (env / "bin" / "python").exists():
             return "its Python is not there any more"
-        if build.tree == tree:
+        if build.tree == code.tree:
             return None
         inputs = self.inputs(build.id)
-        return "its record is damaged" if inputs is None else changed_input(inputs, entries())
+        if inputs is None:
+            return "its record is damaged"
+        changes = code.changes(build.tree)
+        if changes is not None and untouched(inputs, changes):
+            return None
+        return changed_input(inputs, code.entries())
 
     def inputs(self, build_id: str) -> Inputs | None:
         """What a build read; None where that cannot be told."""

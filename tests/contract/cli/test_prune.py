@@ -105,7 +105,7 @@ def test_nothing_to_delete_is_no_error(home: Home, capsys: pytest.CaptureFixture
     assert not home.cache.exists()
     assert main(["prune", "cache"]) == 0
     assert main(["prune", "builds"]) == 0
-    assert capsys.readouterr().err == "freed 0 B\nthere are no builds yet; freed 0 B\n"
+    assert capsys.readouterr().err == "freed 0 B\nfreed 0 B\n"
     assert main(["prune", "cache", "nowhere"]) == 2
 
 

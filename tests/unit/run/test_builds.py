@@ -16,6 +16,7 @@ from dstack.run.builds import (
     inputs_of,
     key_of,
     parts_of,
+    untouched,
 )
 from dstack.run.model import Plan
 from dstack.run.plan import build_plan
@@ -138,6 +139,15 @@ def test_a_build_fits_exactly_when_what_it_read_is_the_same(
     same_files = all(new.get(name) == old[name] for name in read if name in old)
     same_folders = all(listing(new, name) == listing(old, name) for name in folders)
     assert (changed_input(inputs, new) is None) == (same_files and same_folders)
+    changes = [
+        (b"A" if name not in old else b"D" if name not in new else b"M", name)
+        for name in old.keys() | new.keys()
+        if old.get(name) != new.get(name)
+    ]
+    if untouched(inputs, changes):
+        assert changed_input(inputs, new) is None
+    if not inputs.folders:
+        assert untouched(inputs, changes) == (changed_input(inputs, new) is None)
 
 
 @given(TREE, TREE)
