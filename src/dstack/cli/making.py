@@ -6,8 +6,6 @@ import os
 import sys
 import time
 
-import msgspec
-
 from ..engines.base import Engine
 from ..errors import CannotStart
 from ..run.builds import Build, parts_of
@@ -238,11 +236,3 @@ def ready_build(maker: Maker, *, make: bool, force: bool, verbose: bool, how: st
     if found.why:
         message = f"the build has to be made anew: {found.why}"
     raise CannotStart(message, hint=f"{how} makes it, and so does the option --build")
-
-
-def with_build(run: Run, build: Build) -> Run:
-    """The run, starting from the build."""
-    return msgspec.structs.replace(run, build=build.id)
-
-
-__all__ = ["Maker", "builds_in_use", "discard", "ready_build", "with_build"]

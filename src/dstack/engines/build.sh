@@ -7,7 +7,7 @@ find_find() { # -> $find: with its path, since a shell may have one of its own t
     for find in /usr/bin/find /bin/find /usr/local/bin/find; do
         [ ! -x "$find" ] || return 0
     done
-    find=find
+    find='find'
 }
 
 mark_files() { # before the stage: every access time goes behind everything that is to come
@@ -36,11 +36,11 @@ $probe/file" ] || : >"$job_folder/build.whole"
 gather_build() { # after the stage
     [ -n "${job_build-}" ] || return 0
     if [ "$code" = 0 ] && [ ! -e "$job_folder/stopped" ]; then
-        list_files && keep_result || {
+        if ! list_files || ! keep_result; then
             phase 'environment 0       '
             [ -s "$job_folder/detail" ] || echo 'what the build left cannot be kept' >"$job_folder/detail"
             code=125
-        }
+        fi
     fi
     drop_result
 }

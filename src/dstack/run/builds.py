@@ -103,11 +103,6 @@ def parts_of(plan: Plan, base: str, platform: str) -> dict[str, str]:
     return parts
 
 
-def key_of(parts: Mapping[str, str]) -> str:
-    """A name for a fixed part; equal parts, equal names."""
-    return _digest([word for item in sorted(parts.items()) for word in item])
-
-
 def _digest(words: Iterable[str]) -> str:
     text = "".join(f"{len(word)}:{word}" for word in words)
     return digest(text.encode("utf-8", "surrogatepass"))

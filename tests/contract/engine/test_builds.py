@@ -6,6 +6,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ FILES = {
 
 
 def build(
-    bench: Bench, *commands: str, files: dict[str, str] | None = None, **plan: object
+    bench: Bench, *commands: str, files: dict[str, str] | None = None, **plan: Any
 ) -> tuple[Path, Made, bool]:
     """Make it; the run's folder, and what was seen of it."""
     run = bench.run(*commands, stage="build", **plan)
@@ -152,7 +153,7 @@ def test_a_file_system_without_access_times_is_noticed(noatime: Bench) -> None:
 # A run that starts from one
 
 
-def lay(bench: Bench, *commands: str, files: dict[str, str], **plan: object) -> tuple[Path, str]:
+def lay(bench: Bench, *commands: str, files: dict[str, str], **plan: Any) -> tuple[Path, str]:
     """Start a run from a build with these files; its job folder and output."""
     build_folder = write_files(bench.home.build("b1"), {"build.json": "{}", **files})
     run = bench.run(*commands, **plan)
