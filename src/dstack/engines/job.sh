@@ -363,8 +363,14 @@ detail=$detail
 }
 
 drop_cgroups() {
-    # shellcheck disable=SC2086
-    [ -z "$cgroups" ] || rmdir $cgroups 2>/dev/null
+    # A process that was killed just now may hold its group for a moment after it left the list.
+    for made in $cgroups; do
+        tries=0
+        while [ -d "$made" ] && ! rmdir "$made" 2>/dev/null && [ "$tries" -lt 100 ]; do
+            tries=$((tries + 1))
+            sleep 0.05 2>/dev/null || sleep 1
+        done
+    done
 }
 
 adopt_orphans() { # without a cgroup: have the kernel give the job's orphans to the keeper
@@ -410,8 +416,9 @@ $cgroups" >"$job_folder/cgroups"
     # A second start may have come too late for its values to be read.
     [ ! -e "$job_folder/env" ] || rm -f "$job_folder/env"
     judge
-    write_exit
+    # Once `exit` is there nobody comes to clean up any more.
     drop_cgroups
+    write_exit
     exit 0
 }
 
@@ -443,6 +450,7 @@ end() { # the keeper is gone: end what it left, and say so where it could not
         [ ! -e "$job_folder/stop" ] || : >"$job_folder/stopped"
         judge
         [ -e "$job_folder/stopped" ] || reason=$ended code=137 detail=''
+        drop_cgroups
         write_exit
     fi
     drop_cgroups
