@@ -170,7 +170,11 @@ def _submit(request: Request, supervisor: Supervisor, pending: Pending) -> tuple
         new = _new_run(plan, snapshot.tree, sealed, build)
         supervisor.snapshots.keep(new.id, snapshot.tree)
         try:
-            stored = _add(supervisor, new) if build is None else _add_to(supervisor, new, build)
+            unheard = not request.named
+            if build is None:
+                stored = _add(supervisor, new, unheard=unheard)
+            else:
+                stored = _add_to(supervisor, new, build, unheard=unheard)
         except NameTaken:
             supervisor.snapshots.release(new.id)
             if request.named:
@@ -212,7 +216,7 @@ def _new_run(plan: Plan, tree: str, sealed: bytes | None, build: Build | None = 
     )
 
 
-def _add_to(supervisor: Supervisor, new: Run, build: Build) -> Stored:
+def _add_to(supervisor: Supervisor, new: Run, build: Build, *, unheard: bool) -> Stored:
     """Keep a run that starts from a build, which is not deleted from then on."""
     from ..errors import CannotStart
     from ..store.builds import Builds
@@ -223,13 +227,13 @@ def _add_to(supervisor: Supervisor, new: Run, build: Build) -> Stored:
             message = f"the build {build.name} was deleted just now"
             raise CannotStart(message, hint="make it again with --build")
         builds.touch(build.id)
-        return _add(supervisor, new)
+        return _add(supervisor, new, unheard=unheard)
 
 
-def _add(supervisor: Supervisor, new: Run) -> Stored:
+def _add(supervisor: Supervisor, new: Run, *, unheard: bool) -> Stored:
     """Keep the run, with its local ports where it has any."""
     if not new.plan.ports:
-        return supervisor.runs.add(new, supervisor.leases.take)
+        return supervisor.runs.add(new, supervisor.leases.take, unheard=unheard)
     import msgspec
 
     from .localports import choose_ports
@@ -237,7 +241,7 @@ def _add(supervisor: Supervisor, new: Run) -> Stored:
     with supervisor.leases.choosing_ports():
         chosen = choose_ports(supervisor, new.plan, None)
         new = msgspec.structs.replace(new, ports=chosen)
-        return supervisor.runs.add(new, supervisor.leases.take)
+        return supervisor.runs.add(new, supervisor.leases.take, unheard=unheard)
 
 
 def _show_plan(run: Run, files: int) -> None:

@@ -67,6 +67,7 @@ class Watch:
         self.signals: list[int] = []  # that came, and that nobody decided about yet
         self._poll = select.poll()
         self._pidfd: tuple[int, int] | None = None  # (pid, descriptor)
+        self._ended: int | None = None  # the keeper whose end we were told of
         self._wake: tuple[int, int] | None = None
         self._old: dict[int, object] = {}
         self._held = False
@@ -115,7 +116,8 @@ class Watch:
     def _watch_pid(self) -> None:
         """Be told by the kernel when the keeper ends (Linux 5.3); elsewhere looking must do."""
         pid = self.supervisor.pid(self.stored.run)
-        if pid is None or (self._pidfd is not None and self._pidfd[0] == pid):
+        if pid is None or pid == self._ended or (self._pidfd and self._pidfd[0] == pid):
+            # A keeper that ended is told of once: as a zombie it would be told of on and on.
             return
         self._forget_pid()
         opener = getattr(os, "pidfd_open", None)
@@ -138,7 +140,8 @@ class Watch:
         """Wait; whether there is a reason to look at the job at once."""
         ready = {descriptor for descriptor, _ in self._poll.poll(max(1, int(seconds * 1000)))}
         ended = self._pidfd is not None and self._pidfd[1] in ready
-        if ended:
+        if ended and self._pidfd is not None:
+            self._ended = self._pidfd[0]
             self._forget_pid()
         if self._wake is not None and self._wake[0] in ready:
             os.read(self._wake[0], 4096)

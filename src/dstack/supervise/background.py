@@ -32,11 +32,12 @@ _LINGER = 1.0
 class _Ward:
     """A run in our care."""
 
-    __slots__ = ("attempt", "due", "pidfd", "sampler", "stored")
+    __slots__ = ("attempt", "due", "ended", "pidfd", "sampler", "stored")
 
     def __init__(self, stored: Stored) -> None:
         self.stored = stored
         self.pidfd: int | None = None
+        self.ended: int | None = None  # the keeper whose end we were told of
         self.due = 0.0
         self.attempt = 0
         self.sampler: Sampler | None = None
@@ -111,7 +112,8 @@ class Background:
     def _watch(self, ward: _Ward) -> None:
         pid = self.supervisor.pid(ward.stored.run)
         opener = getattr(os, "pidfd_open", None)
-        if pid is None or opener is None or ward.pidfd is not None:
+        if pid is None or opener is None or ward.pidfd is not None or pid == ward.ended:
+            # A keeper that ended is told of once: as a zombie it would be told of on and on.
             return
         try:
             descriptor: int = opener(pid)
@@ -156,6 +158,7 @@ class Background:
             ward = self.by_fd.get(descriptor)
             if ward is not None:
                 self._unwatch(ward)
+                ward.ended = self.supervisor.pid(ward.stored.run)
                 ward.due = 0.0
 
 
