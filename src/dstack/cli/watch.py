@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
-from ..errors import CannotStart
+from ..errors import CannotStart, DstackError
 from ..run.events import StartFailed
 from ..run.model import Run
 from ..store.runs import Stored
@@ -87,12 +87,16 @@ def _read_line() -> str:
 class _Story:
     """Says on stderr what happens to the run."""
 
-    def __init__(self) -> None:
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
         self._waiting: str | None = None
         self._unknown: float | None = None
 
     def __call__(self, run: Run) -> None:
         if run.status == "submitted" and run.waiting and run.waiting != self._waiting:
+            # What the attempt printed comes before the news of its end.
+            self._screen.finish()
+            self._screen.end_line()
             say(f"{run.waiting}; trying again")
         self._waiting = run.waiting
         if run.unknown_since is not None and self._unknown is None:
@@ -107,7 +111,7 @@ def watch(supervisor: Supervisor, stored: Stored) -> int:
     person = _Person(supervisor, stored)
     run = stored.run
     screen = Screen(supervisor, run, first=run.first, ports=True)
-    loop = Watch(supervisor, stored, screen, person.on_signal, _Story())
+    loop = Watch(supervisor, stored, screen, person.on_signal, _Story(screen))
     person.signals = loop.signals
     with ExitStack() as stack:
         if run.ports and run.active:
@@ -124,8 +128,16 @@ def watch(supervisor: Supervisor, stored: Stored) -> int:
             return _leave(supervisor, stored)
         except BrokenPipeError:
             return _closed(supervisor, stored)
+        except (OSError, DstackError):
+            # The output cannot be written, or the run not be recorded: it goes on without us.
+            with suppress(OSError, DstackError):
+                if supervisor.look(stored, unsaved=True).active:
+                    _leave(supervisor, stored)
+            raise
     if run.active:
         return _leave(supervisor, stored)
+    if run.status != "done":
+        screen.end_line()
     return report(run)
 
 
