@@ -93,10 +93,26 @@ def test_a_folder_outside_the_project(dstack: Dstack, task: Task) -> None:
     refused(dstack, dstack("run", outside, cwd=inside), 2, "outside", str(outside))
 
 
+def test_profiles_in_dstacks_own_folder_make_no_project(dstack: Dstack, tmp_path: Path) -> None:
+    own = {"DSTACK_HOME": str(tmp_path / ".dstack")}
+    files = {".dstack.yml": "type: task\ncommands: [pwd]\n", "other": "x"}
+    folder = write_files(tmp_path / "below", files)
+    dstack.ok("ps", env=own)
+    write_files(tmp_path, {".dstack/profiles.yml": "profiles: []\n"})
+    assert dstack.ok("run", folder, env=own).rstrip().endswith("/code")
+    # The folder that holds it can be a project all the same; what dstack keeps is not sent.
+    write_files(tmp_path, {".dstack.yml": "type: task\ncommands: [ls -a]\n"})
+    for _ in range(2):
+        shown = dstack.ok("run", tmp_path, env=own).split()
+        assert "below" in shown
+        assert ".dstack" not in shown
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
         (["missing"], ["missing"]),
+        ([""], ["there is no folder ''"]),
         ([".dstack.yml"], ["not a folder", "-f .dstack.yml"]),
         ([], ["DIR"]),
         ([".", "-f", "none.dstack.yml"], ["none.dstack.yml"]),
@@ -151,20 +167,13 @@ def test_a_near_miss_gets_a_hint(dstack: Dstack) -> None:
     assert 'did you mean "restart"?' in dstack("restrat").stderr
 
 
-@pytest.mark.parametrize(
-    ("text", "word"),
-    [
-        ("build: [make]\ncommands: [echo hi]", "builds"),
-    ],
-)
-def test_what_is_not_there_yet_is_said_in_one_sentence(
-    dstack: Dstack, run_task: RunTask, text: str, word: str
-) -> None:
-    refused(dstack, run_task(text), 125, f"error: {word} are not there yet")
+def test_a_task_with_a_build_asks_for_one(dstack: Dstack, run_task: RunTask) -> None:
+    done = run_task("build: [make]\ncommands: [echo hi]")
+    refused(dstack, done, 125, "error: there is no build of this task yet", "dstack build .")
 
 
-def test_build_options_are_said_to_be_missing(dstack: Dstack, run_task: RunTask) -> None:
-    refused(dstack, run_task("commands: [echo hi]", "--build"), 125, "builds")
+def test_build_options_need_a_build(dstack: Dstack, run_task: RunTask) -> None:
+    refused(dstack, run_task("commands: [echo hi]", "--build"), 2, "has no `build`")
 
 
 def test_dry_run_prints_the_script_and_starts_nothing(dstack: Dstack, task: Task) -> None:
@@ -254,6 +263,39 @@ def test_the_reader_of_the_output_goes_away(dstack: Dstack, task: Task) -> None:
     assert done.stdout == "y\n141\n"
     assert "Traceback" not in done.stderr
     assert dstack.run_of("pipe")["status"] == "stopped"
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams(dstack: Dstack, task: Task, closed: str) -> None:
+    folder = task("name: closed\ncommands: [echo hi]")
+    done = subprocess.run(
+        ["sh", "-c", f'"$0" run . {closed}', dstack.binary],
+        cwd=folder, env=dstack.env(), capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ("hi\n" if closed in ("<&-", "2>&-") else "")
+    assert "Traceback" not in done.stderr
+    assert dstack.run_of("closed")["status"] == "done"
+    assert dstack.ok("logs", "closed") == "hi\n"
+
+
+def test_output_that_cannot_be_written_does_not_end_the_run(dstack: Dstack, task: Task) -> None:
+    folder = task("name: goes-on\ncommands: [echo hi, sleep 1000]")
+    with open("/dev/full", "wb") as full:
+        cli = dstack.start("run", folder, stdout=full)
+        _, err = cli.communicate(timeout=120)
+    assert cli.returncode == 1
+    assert b"goes-on goes on" in err
+    assert b"error: No space left on device" in err
+    assert dstack.run_of("goes-on")["status"] in ("preparing", "running")
+
+
+def test_a_locale_that_is_not_utf8(dstack: Dstack, task: Task) -> None:
+    folder = task("commands: ['echo ü€ ${{ run.args }}']", files={"ü.txt": "x"})
+    # As with LC_ALL=de_DE.ISO-8859-1, which few machines have.
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = dstack("run", folder, "-n", "odd", "日本", env=ascii_only)
+    assert (done.returncode, done.stdout) == (0, "ü€ 日本\n"), done.stderr
 
 
 def test_schema_and_backend_are_json(dstack: Dstack) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.conftest import RunTask, Task
-from tests.support import Dstack, write_files
+from tests.support import Dstack, processes_of, wait_for, write_files
 
 PACKAGE = {
     "pkg/pyproject.toml": """
@@ -155,13 +156,42 @@ def test_a_retry_uses_the_same_environment_and_shows_every_attempt(
         setup: [echo setting up]
         commands:
           - echo "attempt $DSTACK_ATTEMPT"
-          - test "$DSTACK_ATTEMPT" = 2
+          - test $((DSTACK_ATTEMPT % 2)) = 0
         """)
     done = dstack("run", folder)
     assert (done.returncode, done.stdout) == (0, "setting up\nattempt 1\nattempt 2\n")
-    assert "trying again" in done.stderr
     run = dstack.run_of("again")
     assert (run["status"], run["attempt"], run["exit_code"]) == ("done", 2, 0)
+    # What an attempt printed comes before the news of its end.
+    together = dstack.start("restart", "again", stderr=subprocess.STDOUT)
+    out, _ = together.communicate(timeout=120)
+    assert out.decode().splitlines() == [
+        "attempt 3",
+        "command 2 of 2 exited with code 1: test $((DSTACK_ATTEMPT % 2)) = 0; trying again",
+        "attempt 4",
+    ]
+
+
+def test_a_state_folder_that_was_moved(dstack: Dstack, task: Task, tmp_path: Path) -> None:
+    folder = task("""
+        name: moved
+        setup: [echo setting up]
+        cache: [kept]
+        commands:
+          - echo x >> kept/lines; wc -l < kept/lines
+          - pip --version | cut -d' ' -f1
+        """)
+    old, new = tmp_path / "old", tmp_path / "new"
+    assert dstack.ok("run", folder, env={"DSTACK_HOME": str(old)}) == "setting up\n1\npip\n"
+    wait_for(lambda: not processes_of(old), "what prepares the next run to end")
+    old.rename(new)
+    moved = {"DSTACK_HOME": str(new)}
+    assert dstack.ok("logs", "moved", env=moved) == "setting up\n1\npip\n"
+    # Environments know where they lie: this one is made anew.
+    assert dstack.ok("restart", "moved", env=moved) == "setting up\n2\npip\n"
+    assert dstack.ok("restart", "moved", env=moved) == "3\npip\n"
+    assert dstack.ok("run", folder, "-n", "fresh", env=moved) == "setting up\n4\npip\n"
+    assert not old.exists()
 
 
 def test_no_retry_without_being_asked(dstack: Dstack, task: Task) -> None:

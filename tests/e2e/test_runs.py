@@ -318,6 +318,13 @@ def test_nothing_goes_on_when_nothing_is_active(dstack: Dstack, task: Task) -> N
     wait_for(lambda: not dstack.leftovers(), "the background supervisor to end")
 
 
+def test_dstack_inside_a_run_means_the_same_runs(dstack: Dstack, task: Task) -> None:
+    inner = task("name: inner\ncommands: [echo from within]", name="inner")
+    outer = task(f"name: outer\ncommands: ['{dstack.binary} run {inner}']", name="outer")
+    assert "from within" in dstack.ok("run", outer).splitlines()
+    assert {run["name"] for run in dstack.ps("-a")} == {"inner", "outer"}
+
+
 def test_completion_lists_run_names(dstack: Dstack, task: Task) -> None:
     dstack.ok("run", task("commands: [echo hi]"), "-n", "finished")
     script = (

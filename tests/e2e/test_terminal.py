@@ -200,6 +200,12 @@ def test_what_a_run_prints_is_what_the_terminal_gets(task: Task, terminal: Open)
     assert "no terminal inside\r\n\r1%\r2%\r3%\r\n" in shown
 
 
+def test_what_dstack_says_begins_a_line(task: Task, terminal: Open) -> None:
+    folder = task("commands: [printf half, exit 3]")
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", all_of(terminal("run", folder)))
+    assert "half\r\nerror: command 2 of 2" in shown
+
+
 def test_questions_are_asked_on_a_terminal_and_y_answers_them(
     dstack: Dstack, task: Task, terminal: Open
 ) -> None:

@@ -14,9 +14,17 @@ PROFILES = (".dstack/profiles.yml", ".dstack/profiles.yaml")
 def find_root(directory: Path) -> Path | None:
     """The nearest folder, from `directory` up, with a `.git` or with dstack's profiles in it."""
     for folder in (directory, *directory.parents):
-        if (folder / ".git").exists() or any((folder / name).is_file() for name in PROFILES):
+        if (folder / ".git").exists() or _has_profiles(folder):
             return folder
     return None
+
+
+def _has_profiles(folder: Path) -> bool:
+    # Those in dstack's own folder, ~/.dstack, do not make the whole home a project.
+    return (
+        any((folder / name).is_file() for name in PROFILES)
+        and not (folder / ".dstack" / "dstack.db").exists()
+    )
 
 
 def find_project(given: str, cwd: Path) -> tuple[Path, str]:
@@ -28,9 +36,11 @@ def find_project(given: str, cwd: Path) -> tuple[Path, str]:
     """
     directory = Path(cwd, given)
     try:
+        if not given:
+            raise FileNotFoundError
         directory = directory.resolve(strict=True)
     except FileNotFoundError:
-        message = f"there is no folder {given}"
+        message = f"there is no folder {given or repr(given)}"
         raise UsageError(
             message, hint="`dstack run DIR` takes the folder the commands run in"
         ) from None

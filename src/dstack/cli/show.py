@@ -57,3 +57,17 @@ class Screen:
             pass
         if self.filter is not None:
             write_all(self.fd, self.filter.flush())
+
+    def end_line(self) -> None:
+        """Begin a new line for what dstack says, where the output's last one is still open."""
+        log, offset = self.reader.log, self.reader.position.offset
+        if log is None or not offset or not (sys.stdout.isatty() and sys.stderr.isatty()):
+            return
+        try:
+            with log.open("rb") as file:
+                file.seek(offset - 1)
+                last = file.read(1)
+        except OSError:
+            return
+        if last != b"\n":
+            sys.stderr.write("\n")

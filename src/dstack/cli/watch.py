@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
-from ..errors import CannotStart
+from ..errors import CannotStart, DstackError
 from ..run.events import StartFailed
 from ..run.model import Run
 from ..store.runs import Stored
@@ -91,8 +91,9 @@ def _read_line() -> str:
 class _Story:
     """Says on stderr what happens to the run."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
+    def __init__(self, supervisor: Supervisor, screen: Screen) -> None:
         self._supervisor = supervisor
+        self._screen = screen
         self._pull: PullBar | None = None
         self._waiting: str | None = None
         self._unknown: float | None = None
@@ -111,6 +112,9 @@ class _Story:
 
     def __call__(self, run: Run) -> None:
         if run.status == "submitted" and run.waiting and run.waiting != self._waiting:
+            # What the attempt printed comes before the news of its end.
+            self._screen.finish()
+            self._screen.end_line()
             say(f"{run.waiting}; trying again")
         self._waiting = run.waiting
         self._show_step(run)
@@ -129,7 +133,7 @@ def watch(supervisor: Supervisor, stored: Stored, fd: int | None = None) -> int:
     person = _Person(supervisor, stored)
     run = stored.run
     screen = Screen(supervisor, run, first=run.first, ports=True, fd=fd)
-    loop = Watch(supervisor, stored, screen, person.on_signal, _Story(supervisor))
+    loop = Watch(supervisor, stored, screen, person.on_signal, _Story(supervisor, screen))
     person.signals = loop.signals
     with ExitStack() as stack:
         if run.ports and run.active:
@@ -146,8 +150,16 @@ def watch(supervisor: Supervisor, stored: Stored, fd: int | None = None) -> int:
             return _leave(supervisor, stored)
         except BrokenPipeError:
             return _closed(supervisor, stored)
+        except (OSError, DstackError):
+            # The output cannot be written, or the run not be recorded: it goes on without us.
+            with suppress(OSError, DstackError):
+                if supervisor.look(stored, unsaved=True).active:
+                    _leave(supervisor, stored)
+            raise
     if run.active:
         return _leave(supervisor, stored)
+    if run.status != "done":
+        screen.end_line()
     return report(run)
 
 

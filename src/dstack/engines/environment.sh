@@ -7,7 +7,8 @@ link_caches() {
 
 cache_folder() { # $1 the kept folder, $2 where the job sees it (empty: the same place)
     if [ -n "$2" ]; then
-        [ ! -L "$2" ] || return 0
+        # A link that leads nowhere is ours, from before dstack's folder was moved.
+        if [ -L "$2" ]; then if [ -d "$2" ]; then return 0; else rm -f "$2"; fi; fi
         if [ -d "$2" ]; then
             # What the code brought along is where a new cache begins.
             new=$1.$$
@@ -24,6 +25,7 @@ cache_folder() { # $1 the kept folder, $2 where the job sees it (empty: the same
 
 make_environment() {
     [ -n "$job_python" ] || return 0
+    # A link to the environment's absolute path: it leads nowhere when dstack's folder was moved.
     [ -e "$job_env/.dstack-made" ] && return 0
     phase 'environment 0      '
     if [ -n "${job_build_from-}" ]; then
@@ -42,7 +44,7 @@ make_environment() {
         cp -a "$template/env" "$job_env" || fail "the environment $job_env cannot be made"
     }
     pip_scripts
-    : >"$job_env/.dstack-made"
+    ln -s "$job_env/pyvenv.cfg" "$job_env/.dstack-made"
 }
 
 build_environment() { # the one that the build made, as links: what installs packages replaces files
@@ -149,6 +151,7 @@ make_template() { # once for each interpreter: an environment with pip, which ru
     done
     ln -sf "$job_uv" "$aside/env/bin/uv"
     rm -f "$aside"/env/bin/*.bat "$aside"/env/bin/activate.[npx]*
+    ln -s "$template/env/pyvenv.cfg" "$aside/place"
     echo "$job_uv" >"$aside/made"
     # Two at once make the same thing: the one that comes second is not needed, and what is there
     # may just be copied by a third. (`mv` to a folder that came meanwhile would put it inside.)
@@ -161,9 +164,9 @@ make_template() { # once for each interpreter: an environment with pip, which ru
     template_is_made || fail "$job_envs cannot be written"
 }
 
-template_is_made() { # whether it is whole, and leads to the uv that we have
-    [ -x "$template/env/bin/python" ] && { read -r uv <"$template/made"; } 2>/dev/null &&
-        [ "$uv" = "$job_uv" ]
+template_is_made() { # whether it is whole, where it was made, and leads to the uv that we have
+    [ -x "$template/env/bin/python" ] && [ -e "$template/place" ] &&
+        { read -r uv <"$template/made"; } 2>/dev/null && [ "$uv" = "$job_uv" ]
 }
 
 install_pip() { # the one that comes with the interpreter; from the package index where none does

@@ -80,7 +80,7 @@ class FolderEngine:
             self.put(job, values)
             return self.host.spawn(
                 [*self.shell, f"{folder}/job.sh"],
-                env={"DSTACK_JOB": f":{job.name}:"},
+                env={"DSTACK_JOB": f":{job.name}:", "DSTACK_HOME": os.fspath(self.home.root)},
                 output=folder / "keeper.log",
             )
         except HostError as error:

@@ -128,6 +128,8 @@ judge() { # -> $reason, $signal, $stage, $index, $oom from $code, `phase` and `s
     elif [ "$code" = 0 ]; then
         reason=completed
     elif [ "$stage" = environment ]; then
+        # What `exec` leaves for anything but a missing program; Linux takes 128 KiB a value.
+        [ "$code" != 126 ] || detail='the shell cannot be started: a value in env may be too long'
         reason=start_failed code=125
         { read -r detail <"$job_folder/detail"; } 2>/dev/null
     elif [ "$oom" = true ]; then

@@ -127,7 +127,15 @@ def _may_retry(run: Run, at: float, reason: Reason) -> bool:
 def _again(run: Run, at: float, why: str) -> Run:
     tries = max(len(run.attempts) - run.first + 1, 1)
     delay = RETRY_DELAYS[min(tries - 1, len(RETRY_DELAYS) - 1)]
-    return _change(run, status="submitted", retry_at=at + delay, waiting=why, unknown_since=None)
+    again = _retry_at(run, at, delay)
+    return _change(run, status="submitted", retry_at=again, waiting=why, unknown_since=None)
+
+
+def _retry_at(run: Run, at: float, delay: float) -> float:
+    """When the next attempt starts: after `delay`, but not when the window has closed."""
+    since = run.restarted_at if run.restarted_at is not None else run.submitted_at
+    closes = since + run.plan.retry.duration if run.plan.retry is not None else at
+    return min(at + delay, max(closes, at))
 
 
 def _ended(run: Run, event: Ended) -> Run:
@@ -145,8 +153,9 @@ def _ended(run: Run, event: Ended) -> Run:
 
 def _start_failed(run: Run, event: StartFailed) -> Run:
     if run.status == "submitted" and _may_retry(run, event.at, event.reason):
-        # No attempt came about, so the delay grows with the time already waited.
-        return _change(run, retry_at=event.at + RETRY_DELAYS[-1] / 4, waiting=event.message)
+        # No attempt came about by which the delay could grow.
+        again = _retry_at(run, event.at, RETRY_DELAYS[-1] / 4)
+        return _change(run, retry_at=again, waiting=event.message)
     end = Exit(code=125, reason=event.reason, detail=event.message)
     if run.status == "stopping":
         return _finish(run, event.at, "stopped", Exit(code=143, signal=15, reason="stopped"))

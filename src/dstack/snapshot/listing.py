@@ -56,6 +56,7 @@ class Question:
         self._project = project
         self._state = state
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._ignore = (_GIT_IGNORE, *project.excludes())
         self._own = state.ignore_files or (project.folder / ".dstackignore").exists()
         try:
             self._start()
@@ -66,10 +67,10 @@ class Question:
     def _start(self) -> None:
         # The slowest first.
         self._ask("modified", "diff-files", "--name-only", "--relative", "-z")
-        self._ask("folders", *_FOLDERS, _GIT_IGNORE)
+        self._ask("folders", *_FOLDERS, *self._ignore)
         if self._thorough or self._own or self._state.hidden:
-            self._ask("new", "ls-files", "-z", "--others", _GIT_IGNORE)
-        self._ask("excluded", "ls-files", "-z", "--cached", "--ignored", _GIT_IGNORE)
+            self._ask("new", "ls-files", "-z", "--others", *self._ignore)
+        self._ask("excluded", "ls-files", "-z", "--cached", "--ignored", *self._ignore)
         if (self._project.top / ".git").exists():
             self._ask_user("tracked", b".", "--ignored", _GIT_IGNORE)
         for name in self._state.nested:

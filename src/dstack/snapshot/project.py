@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 from pathlib import Path
 
 from ..digest import digest
@@ -78,6 +79,13 @@ class Project:
         self.key = digest(name)
         self.index = store.projects / self.key
         self._state = store.projects / f"{self.key}.state"
+
+    def excludes(self) -> list[str]:
+        """The options of git that leave dstack's own folder out, where the project holds it."""
+        home = os.path.relpath(os.path.realpath(self.store.root.parent), self.top)
+        if home == os.curdir or home.split(os.sep)[0] == os.pardir:
+            return []
+        return ["--exclude=/" + re.sub(r"([\\*?\[ ])", r"\\\1", home) + "/"]
 
     def checksum(self) -> bytes:
         """What changes with every change of the index; empty when there is none."""

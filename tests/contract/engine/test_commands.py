@@ -142,6 +142,12 @@ def test_environment_is_clean_and_values_are_literal(
     assert found["PWD"].endswith("/code/sub")
 
 
+def test_a_value_that_no_program_can_be_given(bench: Bench) -> None:
+    done, _ = bench.do("echo never", env={"LONG": "x" * 200_000})
+    assert (done.code, done.reason) == (125, "start_failed")
+    assert "a value in env may be too long" in (done.detail or "")
+
+
 def test_secrets_reach_the_commands_and_nothing_else(bench: Bench) -> None:
     secret = "s3cr3t'with\nnewline $HOME"
     env = (

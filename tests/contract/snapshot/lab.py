@@ -16,11 +16,11 @@ Tree = dict[bytes, tuple[str, bytes]]
 class Lab:
     """A project folder, and snapshots of it."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, home: Path | None = None) -> None:
         self.project = root / "project"
-        self.project.mkdir()
-        self.home = Home(root / "home")
-        self.home.root.mkdir(mode=0o700)
+        self.project.mkdir(exist_ok=True)
+        self.home = Home(home or root / "home")
+        self.home.root.mkdir(mode=0o700, parents=True)
         self.snapshots = Snapshots(self.home)
         self.notices: list[str] = []
         self._targets = root / "targets"

@@ -229,3 +229,25 @@ def test_repositories_inside_repositories(lab: Lab) -> None:
     lab.write("one/two/d", "1")
     assert lab.seen() == contents(lab.project)
     assert lab.names() == ["a", "one/b", "one/two/d", "one/two/three/c"]
+
+
+@pytest.mark.parametrize("name", ["sub/.dstack", "a [b]* \\c", "home "])
+def test_dstacks_own_folder_is_left_out(lab_both: Lab, name: str) -> None:
+    lab = lab_both
+    inside = Lab(lab.project.parent, home=lab.project / name)
+    lab.write("sub/a")
+    lab.write("a b c")
+    lab.write(f"x/{name}/b")
+    expected = sorted(["sub/a", "a b c", f"x/{name}/b"])
+    for _ in range(3):
+        assert inside.names() == expected
+    inside.write(".dstackignore", "nothing\n")
+    assert inside.names() == sorted([*expected, ".dstackignore"])
+    inside.snapshots.close()
+
+
+def test_a_project_below_dstacks_own_folder(lab: Lab) -> None:
+    folder = lab.home.root / "runs/1/code"
+    folder.mkdir(parents=True)
+    (folder / "a").write_text("x")
+    assert lab.names(folder) == ["a"]

@@ -175,6 +175,20 @@ def test_retries_end_with_their_duration() -> None:
     assert apply(begun, Ended(1000 + 3601, FAILED)).status == "failed"
 
 
+def test_no_retry_starts_after_the_duration() -> None:
+    brief = Retry(on_events=("error", "no-capacity"), duration=8)
+    found = run(brief)
+    starts: list[float] = []
+    at = 1000.0
+    while found.active:
+        starts.append(at)
+        found = apply(apply(found, Started(at, len(starts))), Ended(at, FAILED))
+        at = found.retry_at or at
+    assert starts == [1000, 1001, 1006, 1008]
+    waiting = apply(run(brief), StartFailed(1001, "no_capacity", "no GPU is free"))
+    assert waiting.retry_at == 1008
+
+
 def test_retries_end_even_if_the_clock_stands_still() -> None:
     found = run(ALWAYS)
     for number in range(1, 1000):
