@@ -136,7 +136,7 @@ def _submit(request: Request, supervisor: Supervisor, pending: Pending) -> tuple
         new = _new_run(plan, snapshot.tree, sealed)
         supervisor.snapshots.keep(new.id, snapshot.tree)
         try:
-            stored = _add(supervisor, new)
+            stored = _add(supervisor, new, unheard=not request.named)
         except NameTaken:
             supervisor.snapshots.release(new.id)
             if request.named:
@@ -177,10 +177,10 @@ def _new_run(plan: Plan, tree: str, sealed: bytes | None) -> Run:
     )
 
 
-def _add(supervisor: Supervisor, new: Run) -> Stored:
+def _add(supervisor: Supervisor, new: Run, *, unheard: bool) -> Stored:
     """Keep the run, with its local ports where it has any."""
     if not new.plan.ports:
-        return supervisor.runs.add(new, supervisor.leases.take)
+        return supervisor.runs.add(new, supervisor.leases.take, unheard=unheard)
     import msgspec
 
     from .localports import choose_ports
@@ -188,7 +188,7 @@ def _add(supervisor: Supervisor, new: Run) -> Stored:
     with supervisor.leases.choosing_ports():
         chosen = choose_ports(supervisor, new.plan, None)
         new = msgspec.structs.replace(new, ports=chosen)
-        return supervisor.runs.add(new, supervisor.leases.take)
+        return supervisor.runs.add(new, supervisor.leases.take, unheard=unheard)
 
 
 def _show_plan(run: Run, files: int) -> None:

@@ -178,8 +178,9 @@ keep() {
     # A second start may have come too late for its values to be read.
     [ ! -e "$job_folder/env" ] || rm -f "$job_folder/env"
     judge
-    write_exit
+    # Once `exit` is there nobody comes to clean up any more.
     close_sandbox
+    write_exit
     exit 0
 }
 
@@ -213,6 +214,7 @@ end() { # the keeper is gone: end what it left, and say so where it could not
         [ ! -e "$job_folder/stop" ] || [ -z "$ended" ] || : >"$job_folder/stopped"
         judge
         [ -z "$ended" ] || [ -e "$job_folder/stopped" ] || reason=$ended code=137 detail=''
+        close_sandbox
         write_exit
     fi
     close_sandbox

@@ -229,8 +229,14 @@ recall_code() { # without its keeper nobody knows how a process ended
 }
 
 close_sandbox() {
-    # shellcheck disable=SC2086
-    [ -z "$cgroups" ] || rmdir $cgroups 2>/dev/null
+    # A process that was killed just now may hold its group for a moment after it left the list.
+    for made in $cgroups; do
+        tries=0
+        while [ -d "$made" ] && ! rmdir "$made" 2>/dev/null && [ "$tries" -lt 100 ]; do
+            tries=$((tries + 1))
+            sleep 0.05 2>/dev/null || sleep 1
+        done
+    done
 }
 
 adopt_orphans() { # without a cgroup: have the kernel give the job's orphans to the keeper

@@ -54,14 +54,17 @@ class Runs:
         rows = self.database.rows(query, **values)
         return [Stored(cast(int, seq), _decode(cast(str, doc))) for seq, doc in rows]
 
-    def add(self, run: Run, claim: Callable[[int], object]) -> Stored:
+    def add(self, run: Run, claim: Callable[[int], object], *, unheard: bool = False) -> Stored:
         """Keep a new run. Raises NameTaken.
 
-        `claim(seq)` is called before anybody else can see the run: it takes the lease.
+        `claim(seq)` is called before anybody else can see the run: it takes the lease. `unheard`:
+        the name was made up, so that not even a finished run may have it.
         """
         values = self._values(run)
         try:
             with self.database.transaction() as connection:
+                if unheard and self.database.rows("run_by_name", name=run.name):
+                    raise NameTaken(run.name)
                 cursor = connection.execute(self.database.queries["insert_run"], values)
                 seq = cast(int, cursor.lastrowid)
                 claim(seq)
