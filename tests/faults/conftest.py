@@ -8,6 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.engines.daemon import Daemon
+from tests.engines.engine import Engine
+from tests.engines.fixtures import *  # noqa: F403 (that is how fixtures are taken over)
+from tests.engines.services import Services
+from tests.faults.container_rounds import IMAGES, cgroups
 from tests.support import Dstack, wait_for
 
 
@@ -42,3 +47,32 @@ def clear(stderr: str) -> None:
     assert "Traceback" not in stderr
     assert "dstack has a fault" not in stderr
     assert "error: " in stderr or "error:" in stderr
+
+
+@pytest.fixture
+def alone(
+    request: pytest.FixtureRequest,
+    engine_name: str,
+    services: Services,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Engine]:
+    """An engine that no other test uses: Docker by a daemon of its own, Podman by its lock."""
+    if engine_name == "podman":
+        yield request.getfixturevalue("engine")
+        return
+    start: Callable[..., Daemon] = request.getfixturevalue("docker_daemon")
+    daemon = start()
+    monkeypatch.setenv("DOCKER_HOST", daemon.host)
+    for image in IMAGES:
+        daemon.copy_image(services.engines["docker"], image)
+    engine = daemon.client()
+    before = engine.snapshot() | cgroups(daemon.name)
+    yield engine
+    wait_for(lambda: engine.snapshot() | cgroups(daemon.name) <= before, "leftovers to go")
+
+
+def use(dstack: Dstack, engine: Engine) -> None:
+    """Have every run of this state folder on `engine`."""
+    (dstack.home / "config.yml").write_text(
+        f"backends: [{{name: local, type: local, engine: {engine.name}}}]\n"
+    )

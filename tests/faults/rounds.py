@@ -25,7 +25,7 @@ echo $DSTACK_ATTEMPT >>{side}/starts
 i=0; while [ $i -lt {lines} ]; do i=$((i + 1)); say "$DSTACK_ATTEMPT:$i"; {pace}; done
 """
 # Everything that may outlive its parent carries the token, so that it is found without a mark.
-_CHILDREN = {
+CHILDREN = {
     "none": "",
     "background": "sleep {token} &",
     "session": "setsid sleep {token} >/dev/null 2>&1 &",
@@ -42,6 +42,9 @@ _MOMENTS = ("typed", "folder", "claimed", "lines", "lines", "lines", "exit")
 class Round:
     """What is done in one round, all drawn from `seed`."""
 
+    victim_kinds: tuple[str, ...] = _VICTIMS
+    fatal = frozenset({"keeper"})  # with whom the attempt may end
+
     def __init__(self, seed: int, side: Path) -> None:
         draw = random.Random(seed)
         self.seed = seed
@@ -50,12 +53,12 @@ class Round:
         self.side = side
         self.lines = draw.choice((1, 20, 40, 60))
         self.pace = draw.choice(_PACES)
-        self.children = draw.choice(list(_CHILDREN))
+        self.children = draw.choice(list(CHILDREN))
         self.code = draw.choice((0, 0, 3, 77))
         self.retry = draw.random() < 0.25
         self.setup = draw.random() < 0.25
         self.detached = draw.random() < 0.4
-        self.victims = draw.choice(_VICTIMS)
+        self.victims = draw.choice(self.victim_kinds)
         self.moment = draw.choice(_MOMENTS)
         self.part = draw.random()  # of the lines
         self.after = draw.uniform(0, 0.4 if self.moment == "typed" else 0.04)
@@ -68,17 +71,41 @@ class Round:
     def __str__(self) -> str:
         return " ".join(f"{key}={value}" for key, value in vars(self).items() if key != "side")
 
+    @property
+    def truth(self) -> Path:
+        """Where what the job writes into its own files lies."""
+        return self.side
+
+    def settings(self) -> tuple[str, str]:
+        """The folder `truth` as the job sees it, and further lines of the task file."""
+        return str(self.side), ""
+
+    def strike(self, dstack: Dstack, victim: str) -> bool:
+        """Kill a victim other than the command; whether it was there."""
+        pids = supervisors(dstack) if victim == "supervisor" else keepers(dstack)
+        return sum(kill(pid) for pid in pids) > 0
+
+    def left(self, run_id: str | None) -> list[str]:
+        """What is left of the run beside processes."""
+        found = []
+        if run_id:
+            # Others come and go meanwhile; os.walk() does not mind.
+            for folder, names, _ in os.walk("/sys/fs/cgroup"):
+                found += [f"{folder}/{n}" for n in names if n.startswith(f"dstack-{run_id}-")]
+        return found
+
     def task(self) -> str:
         """The task file."""
-        body = _LINES.format(side=self.side, lines=self.lines, pace=self.pace)
+        side, more = self.settings()
+        body = _LINES.format(side=side, lines=self.lines, pace=self.pace)
         # With retry the first attempt fails and the second one does not.
         end = f"[ $DSTACK_ATTEMPT != 1 ] || exit {self.code}" if self.retry else f"exit {self.code}"
-        script = _CHILDREN[self.children].format(token=self.token) + "\n" + body + end
-        text = "type: task\n"
+        script = CHILDREN[self.children].format(token=self.token) + "\n" + body + end
+        text = "type: task\n" + more
         if self.retry:
             text += "retry: {on_events: [error, interruption], duration: 1h}\n"
         if self.setup:
-            text += f"setup:\n  - echo setup >>{self.side}/setups\n"
+            text += f"setup:\n  - echo setup >>{side}/setups\n"
         return text + "commands:\n  - |\n" + "".join(f"    {line}\n" for line in script.split("\n"))
 
 
@@ -103,7 +130,7 @@ def play(dstack: Dstack, folder: Path, plan: Round) -> None:
     if run is None:
         # Killed before it was recorded: then nothing may have been started either.
         assert "cli" in hit, f"no run, and nobody killed it: {(plan.side / 'said').read_text()}"
-        assert not (plan.side / "starts").exists()
+        assert not (plan.truth / "starts").exists()
         _nothing_left(dstack, plan, None)
         return
     _check_output(dstack, plan, run, None if plan.detached else shown.read_bytes(), code)
@@ -130,7 +157,7 @@ def _await_moment(
         if plan.detached and "supervisor" in plan.victims and not supervisors(dstack):
             return False
         if plan.moment == "lines":
-            lines = [path.read_bytes().count(b"\n") for path in plan.side.glob("*.lines")]
+            lines = [path.read_bytes().count(b"\n") for path in plan.truth.glob("*.lines")]
             return sum(lines) >= plan.part * plan.lines
         if plan.moment == "claimed":
             return os.path.lexists(job / "pid")
@@ -152,7 +179,7 @@ def _strike(dstack: Dstack, plan: Round, cli: subprocess.Popen[bytes]) -> tuple[
             stop.wait()
         return set(), True
     hit = set()
-    who = "cli keeper supervisor" if plan.victims == "all" else plan.victims
+    who = plan.victims if plan.victims != "all" else "cli keeper supervisor"
     # The order is drawn, too: who dies first decides who might still act.
     order = who.replace("+", " ").split()
     random.Random(plan.seed).shuffle(order)
@@ -161,20 +188,18 @@ def _strike(dstack: Dstack, plan: Round, cli: subprocess.Popen[bytes]) -> tuple[
             if cli.poll() is None:
                 cli.kill()
                 hit.add(victim)
-        else:
-            pids = supervisors(dstack) if victim == "supervisor" else keepers(dstack)
-            for pid in pids:
-                kill(pid)
-                hit.add(victim)
+        elif plan.strike(dstack, victim):
+            hit.add(victim)
     return hit, False
 
 
-def kill(pid: int) -> None:
+def kill(pid: int) -> bool:
     """SIGKILL; one that has just ended is no error."""
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         pass
+    return True
 
 
 def supervisors(dstack: Dstack) -> list[int]:
@@ -233,7 +258,7 @@ def _check_output(
         by_attempt.setdefault(attempt, []).append(line)
     for attempt, lines in by_attempt.items():
         assert lines == [f"{attempt}:{i}" for i in range(1, len(lines) + 1)]
-    for path in plan.side.glob("*.lines"):
+    for path in plan.truth.glob("*.lines"):
         truth = path.read_text().splitlines()
         lines = by_attempt.get(path.stem, [])
         # Killed between the two writes, the output is one line ahead.
@@ -256,7 +281,7 @@ def _check_end(plan: Round, run: dict[str, Any], hit: set[str], stopped: bool) -
     natural = ("done", "completed", 0) if own == 0 else ("failed", "command_failed", own)
     end = (run["status"], run["reason"], run["exit_code"])
     allowed = {natural}
-    if "keeper" in hit and not plan.retry:
+    if plan.fatal & hit and not plan.retry:
         allowed.add(("failed", "killed", 137))
     if stopped and run["reason"] == "stopped":
         assert run["status"] == "stopped"
@@ -265,20 +290,20 @@ def _check_end(plan: Round, run: dict[str, Any], hit: set[str], stopped: bool) -
         return
     assert end in allowed, f"{end} is none of {allowed}: {run}"
     # What ends by itself while it is told to stop is not tried again.
-    if plan.retry and end == natural and "keeper" not in hit and not stopped:
+    if plan.retry and end == natural and not plan.fatal & hit and not stopped:
         assert last == (1 if plan.code == 0 else 2)
 
 
 def _check_starts(plan: Round, run: dict[str, Any]) -> None:
     """Each attempt was started once."""
-    path = plan.side / "starts"
+    path = plan.truth / "starts"
     starts = path.read_text().split() if path.exists() else []
     assert len(starts) == len(set(starts)), f"started twice: {starts}"
     last = int(run["attempt"] or 0)
     assert all(int(start) <= last for start in starts)
     if run["status"] == "done" or run["reason"] == "command_failed":
         assert str(last) in starts
-    setups = plan.side / "setups"
+    setups = plan.truth / "setups"
     if plan.setup and starts:
         # One that was killed may have been killed in it, and then does it again.
         assert 1 <= len(setups.read_text().split()) <= last
@@ -309,8 +334,4 @@ def _left(dstack: Dstack, plan: Round, run_id: str | None) -> list[str]:
                 left.append(f"{entry.name} {command!r}")
         except OSError:
             continue
-    if run_id:
-        # Others come and go meanwhile; os.walk() does not mind.
-        for folder, names, _ in os.walk("/sys/fs/cgroup"):
-            left += [f"{folder}/{name}" for name in names if name.startswith(f"dstack-{run_id}-")]
-    return left
+    return left + plan.left(run_id)

@@ -44,12 +44,15 @@ box() {
     # Handled, so that this shell outlives a signal to all and can say how the others ended.
     trap : HUP INT QUIT TERM USR1 USR2
     code=0
-    (
-        cd "$job_box_code" || exit 125
-        unset OLDPWD
-        stages
-    )
-    code=$?
+    # A shell says on stderr which signal ended a child: not in the run's output.
+    {
+        (
+            cd "$job_box_code" || exit 125
+            unset OLDPWD
+            stages
+        ) 2>&1
+        code=$?
+    } 2>/dev/null
     oom=
     out_of_memory && oom=oom
     note "ended $code $oom "

@@ -227,6 +227,14 @@ def test_stop_reaches_every_process_and_lets_them_end(box: Bench) -> None:
     assert {"child", "parent"} <= set(box.log(directory).splitlines())
 
 
+def test_a_signal_adds_nothing_to_the_output(box: Bench) -> None:
+    directory = box.start("echo ready; sleep 1000")
+    said(box, directory, "ready\n")
+    box.engine.stop(directory, kill=False)
+    assert box.ended(directory).code == 143
+    assert box.log(directory) == "ready\n"
+
+
 def test_stop_kills_what_is_deaf(box: Bench) -> None:
     directory = box.start("trap '' TERM; echo ready; while :; do sleep 0.05; done")
     said(box, directory, "ready\n")
