@@ -31,6 +31,10 @@ class ContainerRound(Round):
         if self.image == "python" and "setsid" in CHILDREN[self.children]:
             # There is no such program in that image.
             self.children = "background"
+        if engine.name == "podman" and "client" in self.victims:
+            # Podman's client makes the container itself. Killed in the middle it leaves a network
+            # namespace, or conmon, that Podman itself does not know of: so not before it runs.
+            self.moment, self.retry = "lines", False
 
     @property
     def truth(self) -> Path:
@@ -40,6 +44,14 @@ class ContainerRound(Round):
     def settings(self) -> tuple[str, str]:
         inside = f"/side-{self.seed}"
         return inside, f"image: {self.engine.image(self.image)}\ncache: [{inside}]\n"
+
+    @property
+    def more_ends(self) -> tuple[tuple[str, str, int], ...]:  # type: ignore[override]
+        return (("failed", "start_failed", 125),) if "removed" in self.victims else ()
+
+    def is_excuse(self, line: str) -> bool:
+        # Taken away before it was started: the engine's client says so.
+        return "removed" in self.victims and line.lower().startswith(("docker:", "error:"))
 
     def strike(self, dstack: Dstack, victim: str) -> bool:
         names = [f"dstack-{job.parent.name}-{job.name}" for job in active(dstack)]

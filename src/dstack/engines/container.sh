@@ -296,8 +296,8 @@ drop_container() {
 }
 
 wait_for_end() {
-    looks=0
     clock
+    end=$((now + 6000))
     while :; do
         look
         case $seen in
@@ -309,9 +309,8 @@ wait_for_end() {
         gone)
             # The daemon may still be about to make what a client that was killed had asked for.
             read_state
-            looks=$((looks + 1))
-            if [ -n "$state" ] || [ "$looks" -gt 3 ]; then break; fi
-            sleep 0.3
+            if [ -n "$state" ] || is_free || [ "$now" -ge "$end" ]; then break; fi
+            pause
             continue
             ;;
         esac
@@ -371,18 +370,58 @@ end_pull() {
 end_members() { # false when the engine does not answer
     end_pull
     [ ! -e "$job_folder/auth" ] || rm -rf "$job_folder/auth"
-    remove_container || return
+    # Who might still have a container made, first.
     end_left
+    remove_made || return
     # A build whose keeper died has failed, whatever it was about to keep.
     [ -z "${job_build-}" ] || job_client image rm "$job_build_image" >/dev/null 2>&1 || :
 }
 
-end_left() { # what the keeper left on this machine: its timer, and a client
-    # shellcheck disable=SC2013 # process ids, not lines
-    for file in $(grep -lsF "DSTACK_JOB=:$job_name:" /proc/[0-9]*/environ); do
-        file=${file#/proc/}
-        [ "${file%/environ}" = $$ ] || kill -KILL "${file%/environ}" 2>/dev/null
+end_left() { # what the keeper left on this machine: its shells, its timer, and a client
+    clock
+    end=$((now + 1000))
+    while :; do
+        found=
+        # shellcheck disable=SC2013 # process ids, not lines
+        for file in $(grep -lsF "DSTACK_JOB=:$job_name:" /proc/[0-9]*/environ); do
+            file=${file#/proc/} pid=${file%/environ}
+            [ "$pid" != $$ ] || continue
+            found=yes comm=
+            { read -r comm <"/proc/$pid/comm"; } 2>/dev/null
+            # Podman's client makes the container itself: killed in the middle, it would leave a
+            # network namespace that nobody knows of.
+            if [ "$comm" = podman ] && [ "$now" -lt $((end - 500)) ]; then
+                kill "$pid" 2>/dev/null
+            else
+                kill -KILL "$pid" 2>/dev/null
+            fi
+        done
+        # A shell may have started another one meanwhile.
+        if [ -z "$found" ] || [ "$now" -ge "$end" ]; then break; fi
+        pause
     done
+}
+
+remove_made() { # false when the engine does not answer; also what the engine is just making
+    clock
+    end=$((now + 6000))
+    until
+        remove_container || return
+        is_free || [ "$now" -ge "$end" ]
+    do
+        pause
+    done
+}
+
+is_free() { # whether nothing of the job's name is there, nor being made
+    [ "$job_engine" = docker ] && [ -e "$job_folder/container" ] || return 0
+    # The name is taken from the first moment on, and long before the container can be removed.
+    if job_client create --pull never --name "$job_box" --network none "$job_image" true \
+        >/dev/null 2>"$job_folder/asked"; then
+        remove_container
+        return 0
+    fi
+    ! grep -q 'already in use' "$job_folder/asked"
 }
 
 after_restart() {
