@@ -297,7 +297,7 @@ drop_container() {
 
 wait_for_end() {
     clock
-    end=$((now + 6000))
+    end=$((now + 3000))
     while :; do
         look
         case $seen in
@@ -379,7 +379,8 @@ end_members() { # false when the engine does not answer
 
 end_left() { # what the keeper left on this machine: its shells, its timer, and a client
     clock
-    end=$((now + 1000))
+    end=$((now + 1000)) own=
+    { read -r own </proc/$$/comm; } 2>/dev/null
     while :; do
         found=
         # shellcheck disable=SC2013 # process ids, not lines
@@ -388,23 +389,27 @@ end_left() { # what the keeper left on this machine: its shells, its timer, and 
             [ "$pid" != $$ ] || continue
             found=yes comm=
             { read -r comm <"/proc/$pid/comm"; } 2>/dev/null
-            # Podman's client makes the container itself: killed in the middle, it would leave a
-            # network namespace that nobody knows of.
-            if [ "$comm" = podman ] && [ "$now" -lt $((end - 500)) ]; then
-                kill "$pid" 2>/dev/null
-            else
-                kill -KILL "$pid" 2>/dev/null
-            fi
+            case $job_engine:$comm in
+            podman:sh | podman:sleep | podman:"$own") ;;
+            podman:*)
+                # Podman's client makes the container itself, with others' help. Killed in the
+                # middle they would leave a network namespace that nobody knows of; it ends when
+                # the container does.
+                [ "$now" -ge "$end" ] || continue
+                ;;
+            esac
+            kill -KILL "$pid" 2>/dev/null
         done
         # A shell may have started another one meanwhile.
         if [ -z "$found" ] || [ "$now" -ge "$end" ]; then break; fi
+        [ "$job_engine" = docker ] || remove_container
         pause
     done
 }
 
 remove_made() { # false when the engine does not answer; also what the engine is just making
     clock
-    end=$((now + 6000))
+    end=$((now + 3000))
     until
         remove_container || return
         is_free || [ "$now" -ge "$end" ]
