@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from functools import partial
@@ -292,6 +293,20 @@ def test_the_keeper_killed_ends_the_container(box: Bench, engine: Engine) -> Non
     done = box.ended(directory)
     assert (done.code, done.reason) == (137, "killed")
     assert engine.containers() == []
+
+
+def test_the_keeper_killed_while_the_container_is_made(box: Bench, engine: Engine) -> None:
+    for delay in (0.0, 0.05, 0.2):
+        directory = box.start("echo one; sleep 1000")
+        wait_for((directory / "container").exists, "the client to be started")
+        time.sleep(delay)
+        os.kill(int(os.readlink(directory / "pid").partition(":")[0]), signal.SIGKILL)
+        done = box.ended(directory)
+        assert (done.code, done.reason) == (137, "killed")
+        assert engine.containers() == []
+        assert clients(directory) == []
+        # No client, deprived of its container, may have had its say.
+        assert box.log(directory) in ("", "one\n")
 
 
 def test_a_container_removed_by_hand(box: Bench, engine: Engine) -> None:
