@@ -19,7 +19,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 
 from bench.harness import Context, Row, table  # noqa: E402 (the folder must be on the path first)
 
-BENCHES = ["size", "start", "latency", "trees", "ports", "filter", "output", "sleeping", "builds"]
+BENCHES = [
+    *("size", "start", "latency", "trees", "ports", "filter", "output", "sleeping"),
+    *("builds", "containers"),
+]
 
 
 def main() -> int:

@@ -34,7 +34,8 @@ def bench_on(
 
     yield make
     for bench in made:
-    
+        finish(bench)
+
 
 def begun(bench: Bench, directory: Path, daemon: Daemon) -> None:
     """It runs, and the daemon knows: what it dies over while starting is lost with it."""
@@ -102,9 +103,7 @@ def test_a_keeper_killed_while_the_daemon_is_gone(
     assert daemon.client().containers() == []
 
 
-def test_no_daemon_at_the_start(
-    docker_daemon: Start, bench_on: Callable[[Daemon], Bench]
-) -> None:
+def test_no_daemon_at_the_start(docker_daemon: Start, bench_on: Callable[[Daemon], Bench]) -> None:
     daemon = docker_daemon()
     bench = bench_on(daemon)
     daemon.terminate()
