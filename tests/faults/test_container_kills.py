@@ -17,7 +17,7 @@ from tests.faults.rounds import play, supervisors
 from tests.support import Dstack, wait_for
 
 # So many for each engine in CI, where they share two cores with everything else.
-ROUNDS = int(os.environ.get("DSTACK_ROUNDS", "12"))
+ROUNDS = int(os.environ.get("DSTACK_ROUNDS", "16"))
 FIRST = int(os.environ.get("DSTACK_FIRST", "0"))
 ONLY = os.environ.get("DSTACK_SEED")
 

@@ -372,7 +372,7 @@ end_members() { # false when the engine does not answer
     [ ! -e "$job_folder/auth" ] || rm -rf "$job_folder/auth"
     # Who might still have a container made, first.
     end_left
-    remove_made || return
+    remove_made || return 1
     # A build whose keeper died has failed, whatever it was about to keep.
     [ -z "${job_build-}" ] || job_client image rm "$job_build_image" >/dev/null 2>&1 || :
 }
@@ -410,10 +410,9 @@ end_left() { # what the keeper left on this machine: its shells, its timer, and 
 remove_made() { # false when the engine does not answer; also what the engine is just making
     clock
     end=$((now + 3000))
-    until
-        remove_container || return
-        is_free || [ "$now" -ge "$end" ]
-    do
+    while :; do
+        remove_container || return 1
+        if is_free || [ "$now" -ge "$end" ]; then return 0; fi
         pause
     done
 }
