@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
 from zlib import crc32
 
@@ -51,6 +52,17 @@ class Daemon:
                 return pid
         return None
 
+    def _has_ended(self) -> bool:
+        """Whether it is not there, and not there either when looked for again.
+
+        A look through /proc misses a process that was started while it looked.
+        """
+        for _ in range(4):
+            if self.pid is not None:
+                return False
+            time.sleep(0.25)
+        return True
+
     def start(self) -> None:
         """Start it and wait until it answers. What an earlier one left alive is ended first."""
         self.clean()
@@ -82,7 +94,7 @@ class Daemon:
             *self.options,
         )
         machine.wait_until(
-            lambda: self.pid is None or self.answers(), "the Docker daemon to answer"
+            lambda: self.answers() or self._has_ended(), "the Docker daemon to answer"
         )
         if self.pid is None:
             raise RuntimeError(f"dockerd ended: {self.log_tail()}")

@@ -3,7 +3,8 @@
 #
 #   sh box.sh box   runs the job, and notes in `state` that it began, and how it ended
 #
-# Needs a POSIX sh and what the image has: rm, where there are values to be read; nothing else.
+# Needs a POSIX sh and what the image has: rm, where there are values to be read; sleep, to let what
+# the commands left behind end by itself.
 
 note() { # in place and of one width: it works on a full disk, and a reader never sees half of it
     echo "$1" 1<>/.dstack/state
@@ -36,6 +37,23 @@ own_command() { # the image's own entrypoint and command
     exit 127
 }
 
+others() { # whether anything is left but the engine's init and this shell
+    for entry in /proc/[0-9]*; do
+        case ${entry#/proc/} in 1 | "$$") ;; *) return 0 ;; esac
+    done
+    return 1
+}
+
+let_others_end() { # as the keeper does it for processes: SIGTERM, and two seconds
+    others || return 0
+    kill -TERM -1 2>/dev/null
+    tries=0
+    while others && [ "$tries" -lt 40 ]; do
+        tries=$((tries + 1))
+        sleep 0.05 2>/dev/null || return 0
+    done
+}
+
 box() {
     exec >>/.dstack/log 2>&1 </dev/null
     note 'begun               '
@@ -53,6 +71,7 @@ box() {
         ) 2>&1
         code=$?
     } 2>/dev/null
+    let_others_end
     oom=
     out_of_memory && oom=oom
     note "ended $code $oom "
