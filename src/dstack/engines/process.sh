@@ -205,13 +205,11 @@ $cgroups" >"$job_folder/cgroups"
 
 recall_sandbox() {
     cgroup='' memory='' cgroups=''
-    if [ -e "$job_folder/cgroups" ]; then
-        { read -r cgroup && read -r memory && read -r cgroups; } <"$job_folder/cgroups"
-    else
-        # The keeper died before it could write down what it may have made.
+    { { read -r cgroup && read -r memory && read -r cgroups; } <"$job_folder/cgroups"; } 2>/dev/null || {
+        # The keeper died before it could write down what it may have made, or while it did.
         track
         limit
-    fi
+    }
     return 0
 }
 
