@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import TypeVar
 
-from ..config.shapes import EnvVar, Port, Range, Resources, Retry, Settings
+from ..config.shapes import EnvVar, Port, Resources, Retry, Settings
 from ..errors import UsageError
 
 T = TypeVar("T")
@@ -20,14 +20,6 @@ def read(option: str, parse: Callable[[str], T], text: str) -> T:
         hint = getattr(error, "hint", None)
         message = f"{option} {text}: {error}"
         raise UsageError(message, hint=hint) from None
-
-
-def _exactly(parse: Callable[[str], int]) -> Callable[[str], Range]:
-    def parsed(text: str) -> Range:
-        value = parse(text)
-        return Range(value, value)
-
-    return parsed
 
 
 def settings_of(args: argparse.Namespace) -> Settings:

@@ -48,7 +48,6 @@ class World:
         self.starts: dict[Path, int] = {}
         self.reachable = True
         self.orders: set[Path] = set()
-        self.ends: list[Exit] = []
 
     def point(self) -> None:
         """Between two things a supervisor does: it may be killed here."""
