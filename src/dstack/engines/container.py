@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from ..config.shapes import Part, Secret, Text
+from ..digest import digest
 from ..errors import HostError
 from ..hosts.base import Content, File, Host
 from ..paths import Home
@@ -81,9 +82,7 @@ class ContainerEngine(FolderEngine):
 
     def label(self) -> str:
         """What marks the containers of this dstack folder."""
-        from hashlib import sha256
-
-        return sha256(os.fsencode(self.home.root)).hexdigest()[:12]
+        return digest(os.fsencode(self.home.root))[:12]
 
     def body(self) -> str:
         """See FolderEngine."""
