@@ -25,7 +25,7 @@ _BUSY, _QUIET = 0.02, 0.1
 # have nothing to show should leave the processors to those that do.
 _PATIENCE = 0.125
 # Seconds between looks at the job's folder: before the commands run, at first and later; and after.
-_PREPARING, _PATIENT, _RUNNING = 0.1, 0.25, 2.0
+_PREPARING, _PATIENT, _RUNNING = 0.1, 0.5, 2.0
 _FIRST = 1.0  # seconds of watching
 # Seconds between looks at the database for what other commands did.
 _CHANGES = 0.25
@@ -208,7 +208,10 @@ class Watch:
             return _PREPARING
         self._watch_pid()
         if self.stored.run.status == "preparing":
-            wait = _PREPARING if time.monotonic() < self._begun + _FIRST else _PATIENT
+            early = time.monotonic() < self._begun + _FIRST
+            # A bar shows how far a pull is; for the rest it is early enough to be told of its end.
+            pulls = (self.supervisor.doing(self.stored.run) or "").startswith("pulling")
+            wait = _PREPARING if early or pulls else _PATIENT
         elif self.stored.run.status == "stopping":
             wait = 0.5
         return wait
