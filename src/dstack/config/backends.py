@@ -8,9 +8,10 @@ import msgspec
 
 from ..errors import FileErrors
 from .forms import ListForm, Property, Reader, RecordForm, ScalarForm
+from .packed import Memory, parse_once
 from .profile import LABEL, one_of
 from .quantities import BadValue
-from .source import Mapping, Scalar, Sequence, parse
+from .source import Mapping, Scalar, Sequence
 
 EngineChoice = Literal["auto", "process", "docker", "podman"]
 BACKEND_TYPES = ("local",)
@@ -70,14 +71,16 @@ CONFIG: dict[str, Property] = {
 }
 
 
-def load_backends(source: bytes | None, filename: str) -> tuple[Backend, ...]:
+def load_backends(
+    source: bytes | None, filename: str, memory: Memory | None = None
+) -> tuple[Backend, ...]:
     """The backends of a `config.yml`; None (there is no such file) is the machine itself.
 
     Raises FileErrors with everything that is wrong in it.
     """
     if source is None:
         return DEFAULT_BACKENDS
-    document = parse(source, filename)
+    document = parse_once(source, filename, memory)
     reader = Reader(document, None)
     form = RecordForm("a mapping", CONFIG, lambda read: read.get("backends", DEFAULT_BACKENDS))
     backends: Any = form.read(document.root, reader, "")

@@ -11,6 +11,7 @@ import msgspec
 from ..config.backends import Backend
 from ..errors import CannotStart, HostError
 from ..hosts.base import Host
+from ..hosts.environment import find_program
 from .clients import CLIENTS, DOCKER, PODMAN, Client, environment_of
 
 _TIMEOUT = 10.0  # seconds that an engine has to say its version
@@ -53,9 +54,7 @@ def choose_engine(backend: Backend, *, image: bool, environ: Mapping[str, str]) 
 
 def find_command(client: Client, environ: Mapping[str, str]) -> str | None:
     """The absolute path of the engine's command."""
-    from shutil import which
-
-    return which(client.name, path=environ.get("PATH", os.defpath))
+    return find_program(client.name, environ.get("PATH", os.defpath))
 
 
 def version_of(client: Client, path: str, host: Host) -> str:

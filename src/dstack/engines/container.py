@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from ..config.shapes import Part, Secret, Text
+from ..digest import digest
 from ..errors import HostError
 from ..hosts.base import Content, File, Host
 from ..paths import Home
@@ -63,9 +64,9 @@ class ContainerEngine(FolderEngine):
             box=part("box.sh"),
         )
         files = {"job.json": describe_job(run, attempt), "box.sh": render_box(run, attempt, inside)}
-        if self.client is DOCKER and run.plan.pull == "missing":
+        if run.plan.pull == "missing":
             image = run.plan.image if run.build is None else build_image(run.build)
-            asked = (image, dict(run.plan.base_env))
+            asked = (run.plan.client, image, dict(run.plan.base_env))
             files["lookup"] = msgspec.json.encode(asked).decode()
         auth = run.plan.registry_auth
         if auth is not None:
@@ -81,9 +82,7 @@ class ContainerEngine(FolderEngine):
 
     def label(self) -> str:
         """What marks the containers of this dstack folder."""
-        from hashlib import sha256
-
-        return sha256(os.fsencode(self.home.root)).hexdigest()[:12]
+        return digest(os.fsencode(self.home.root))[:12]
 
     def body(self) -> str:
         """See FolderEngine."""
@@ -107,14 +106,24 @@ class ContainerEngine(FolderEngine):
 
     def _look_ahead(self, lookup: bytes, box: dict[str, File]) -> dict[str, File]:
         """Ask about the image here, where that is cheaper than in job.sh."""
+        client, image, environ = msgspec.json.decode(lookup, type=tuple[str, str, dict[str, str]])
+        if self.client is not DOCKER:
+            facts = self._podman_facts(client, image, environ)
+            if facts is not None:
+                box["image"] = File(os.fsencode(facts))
+            return {}
         from .docker_socket import look_up
 
-        image, environ = msgspec.json.decode(lookup, type=tuple[str, dict[str, str]])
         found = look_up(image, environ)
         if found is None:
             return {}
         box["image"] = File(os.fsencode(found.facts))
         return {} if found.lasting else {"passing": File(b"")}
+
+    def _podman_facts(self, client: str, image: str, environ: dict[str, str]) -> str | None:
+        from .podman_store import look_up
+
+        return look_up(self.host, self.home.images, client, image, environ)
 
     def _auth(self, reference: bytes, values: Mapping[str, str]) -> File:
         from ..config.shapes import RegistryAuth
@@ -202,6 +211,10 @@ class ContainerEngine(FolderEngine):
 
             if found := look_up_id(image, environ):
                 return found
+        elif facts := self._podman_facts(plan.client, image, environ):
+            from .podman_store import image_id
+
+            return image_id(facts)
         argv = [plan.client, "image", "inspect", "--format", "{{.Id}}", image]
         done = self.host.run(argv, env=_with(environ), timeout=_TIMEOUT)
         return done.out.decode("utf-8", "replace").strip() if done.code == 0 else ""

@@ -83,19 +83,27 @@ ready_image() {
     [ -z "${job_build_from-}" ] || know_base
     [ ! -e "$job_folder/auth" ] || rm -rf "$job_folder/auth"
     echo "$image_id ${image_digest:--}" >"$job_folder/image"
-    [ "$image_platform" = "$(platform)" ] ||
-        fail "the image $job_image is for $image_platform, and this machine is $(platform)"
+    know_platform
+    [ "$image_platform" = "$platform" ] ||
+        fail "the image $job_image is for $image_platform, and this machine is $platform"
 }
 
-platform() { # as images name it
-    case $(uname -m) in
-    x86_64 | amd64) echo linux/amd64 ;;
-    aarch64 | arm64) echo linux/arm64 ;;
-    armv7* | armv6*) echo linux/arm ;;
-    i?86) echo linux/386 ;;
-    loongarch64) echo linux/loong64 ;;
-    *) echo "linux/$(uname -m)" ;;
+know_platform() { # -> $platform, as images name it
+    # The file is there from Linux 6.1 on; each program not started is a millisecond.
+    { read -r machine </proc/sys/kernel/arch; } 2>/dev/null || machine=$(uname -m)
+    case $machine in
+    x86_64 | amd64) platform=linux/amd64 ;;
+    aarch64 | arm64) platform=linux/arm64 ;;
+    armv7* | armv6*) platform=linux/arm ;;
+    i?86) platform=linux/386 ;;
+    loongarch64) platform=linux/loong64 ;;
+    *) platform=linux/$machine ;;
     esac
+}
+
+know_own() { # -> $own: who we are
+    { while read -r key _ own _; do [ "$key" != Uid: ] || return 0; done </proc/self/status; } 2>/dev/null
+    own=$(id -u)
 }
 
 pull_image() {
@@ -152,7 +160,7 @@ ask_user() { # the image itself, once
 }
 
 give() { # $@ files and folders: the image's user may use them
-    own=$(id -u)
+    know_own
     if [ "$box_uid" = "$own" ] && [ "$box_uid" = 0 ]; then
         :
     elif [ "$own" = 0 ] && [ -n "$box_uid" ]; then
@@ -287,7 +295,9 @@ settle() { # wait for the container's own end, whatever became of the client; ->
     [ "$state" != ended ] || code=$box_code
     [ -n "${job_build-}" ] || drop_container
     [ ! -e "$job_folder/auth" ] || rm -rf "$job_folder/auth"
-    rm -f "$job_folder/box/env" "$job_folder/box/env.list"
+    for file in "$job_folder/box/env" "$job_folder/box/env.list"; do
+        [ ! -e "$file" ] || rm -f "$file"
+    done
 }
 
 drop_container() {

@@ -74,12 +74,14 @@ def facts_of(about: Mapping[str, Any]) -> str:
 
 
 def _get(path: str, target: str) -> dict[str, Any] | None:
-    import socket
+    # `socket` makes enumerations of all there is, which takes 2 ms of a command's start.
+    import _socket
 
     if any(c in target for c in " \r\n?#%"):
         return None
     try:
-        with socket.socket(socket.AF_UNIX) as link:
+        link = _socket.socket(_socket.AF_UNIX)
+        try:
             link.settimeout(_TIMEOUT)
             link.connect(path)
             # HTTP/1.0: the answer ends where the connection does, in one piece.
@@ -87,6 +89,8 @@ def _get(path: str, target: str) -> dict[str, Any] | None:
             answer = b""
             while piece := link.recv(65536):
                 answer += piece
+        finally:
+            link.close()
     except OSError:
         return None
     head, _, body = answer.partition(b"\r\n\r\n")

@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import msgspec
+
 from ..errors import CannotStart, HostError
 from ..hosts.base import Completed, Content, File, Host, ProcessId
 from ..paths import Home
@@ -257,8 +259,6 @@ def part(name: str) -> str:
 
 def describe_job(run: Run, attempt: int) -> str:
     """What `job.json` says."""
-    import json
-
     plan = run.plan
     about = {
         "name": run.name,
@@ -274,7 +274,7 @@ def describe_job(run: Run, attempt: int) -> str:
         "registry_auth": plan.registry_auth is not None,
         "submitted_at": run.submitted_at,
     }
-    return json.dumps(about, indent=1) + "\n"
+    return msgspec.json.format(msgspec.json.encode(about), indent=1).decode() + "\n"
 
 
 def job_files(job: Job, values: Mapping[str, str]) -> dict[str, File]:

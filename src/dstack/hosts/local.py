@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..errors import HostError
 from .base import Completed, Content, File, ProcessId
-from .environment import passed_through
+from .environment import find_program, passed_through
 
 # What Python or a shell above us may have set to "ignore" must not reach the run's commands.
 _RESET_SIGNALS = ("HUP", "INT", "QUIT", "PIPE", "ALRM", "TERM", "USR1", "USR2", "CHLD")
@@ -325,8 +325,4 @@ def _find_uv() -> str | None:
         return str(find_uv_bin())
     except (ImportError, FileNotFoundError):
         pass
-    for folder in os.environ.get("PATH", "").split(os.pathsep):
-        there = os.path.join(folder, "uv")
-        if os.path.isabs(there) and os.access(there, os.X_OK):
-            return there
-    return None
+    return find_program("uv", os.environ.get("PATH", ""))

@@ -34,6 +34,7 @@ from dstack.engines.clients import (
 )
 from dstack.engines.container_script import Inside, interpreter, keys, render_box, render_job, words
 from dstack.engines.docker_socket import facts_of
+from dstack.engines.podman_store import settings_of
 from dstack.engines.progress import layers
 from dstack.engines.render import Places
 from dstack.run.model import Plan, Run
@@ -243,3 +244,12 @@ def test_addresses() -> None:
     assert find_address(json.dumps(settings).encode(), 80) == ("127.0.0.1", 49153)
     assert find_address(json.dumps(settings).encode(), 81) is None
     assert find_address(b"garbage", 80) is None
+
+
+def test_the_settings_of_podman() -> None:
+    named = {"CONTAINERS_STORAGE_CONF": "/s", "CONTAINERS_CONF": "/c", "HOME": "/h"}
+    found = [str(path) for path in settings_of(named)]
+    assert found[:2] == ["/s", "/c"]
+    assert "/etc/containers/registries.conf.d" in found
+    assert "/h/.config/containers/storage.conf" in found
+    assert Path("/x/containers/storage.conf") in settings_of({"XDG_CONFIG_HOME": "/x"})
