@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import make_home, tended
 from tests.engines.daemon import Daemon
 from tests.engines.engine import Engine
 from tests.engines.fixtures import *  # noqa: F403 (that is how fixtures are taken over)
 from tests.engines.services import Services
 from tests.faults.container_rounds import IMAGES, cgroups
+from tests.faults.lanes import Lane
 from tests.support import Dstack, wait_for
 
 
@@ -69,6 +72,20 @@ def alone(
     before = engine.snapshot() | cgroups(daemon.name)
     yield engine
     wait_for(lambda: engine.snapshot() | cgroups(daemon.name) <= before, "leftovers to go")
+
+
+@pytest.fixture
+def lanes(binary: str, templates: Path, tmp_path: Path) -> Iterator[Callable[[int], list[Lane]]]:
+    """Make so many lanes, each with its own state folder; afterwards no process may be left."""
+    with ExitStack() as stack:
+
+        def lane(number: int) -> Lane:
+            place = tmp_path / f"lane{number}"
+            (place / "project").mkdir(parents=True)
+            dstack = Dstack(binary, make_home(place / "home", templates), place)
+            return Lane(stack.enter_context(tended(dstack)), place / "project")
+
+        yield lambda count: [lane(number) for number in range(count)]
 
 
 def use(dstack: Dstack, engine: Engine) -> None:

@@ -18,6 +18,8 @@ from tests.support import Dstack, processes_of, wait_for
 
 # Generous: a busy machine is no bug.
 DEADLINE = 120.0
+# Seconds between two commands that ask: without it they would be most of what a round costs.
+LOOK = 0.25
 
 _LINES = """\
 say() {{ echo "$1"; echo "$1" >>{side}/$DSTACK_ATTEMPT.lines; }}
@@ -242,7 +244,7 @@ def _settle(dstack: Dstack, plan: Round) -> dict[str, Any] | None:
             return None
         return runs or [{}]
 
-    runs = wait_for(ended, f"{plan} to end", timeout=DEADLINE)
+    runs = wait_for(ended, f"{plan} to end", timeout=DEADLINE, pause=LOOK)
     assert len(runs) == 1, f"two runs of one name: {runs}"
     return runs[0] or None
 
