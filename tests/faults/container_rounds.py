@@ -91,14 +91,14 @@ def active(dstack: Dstack) -> list[Path]:
 
 
 def clients(name: str) -> list[int]:
-    """The engine's clients that run the container called `name`."""
+    """The engine's clients that run the container called `name`, or make an image of it."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
             words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
         except OSError:
             continue
-        if words[1:2] == [b"run"] and name.encode() in words:
+        if words[1:2] in ([b"run"], [b"commit"]) and name.encode() in words:
             found.append(int(entry.name))
     return found
 

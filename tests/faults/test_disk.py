@@ -96,6 +96,35 @@ def test_full_when_a_run_is_submitted(
         assert dstack.ok("logs", "before") == "hi\n"
 
 
+def test_full_when_a_build_is_kept(
+    small: Path, dstack: Dstack, project: Project, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    folder = project(
+        {
+            ".dstack.yml": "type: task\nbuild:\n  - echo begun; cat in >out\n"
+            f"  - until [ -e {go} ]; do sleep 0.05; done\ncommands: [cat out]\n",
+            "in": "in\n",
+        }
+    )
+    cli = dstack.start("build", folder, "-n", "made")
+    wait_for(lambda: list(small.glob("runs/*/code/out")), "it to run", timeout=60)
+    _running(dstack, "made")
+    filler = fill(small)
+    go.touch()
+    wait_for(lambda: list(small.glob("runs/*/1/exit")), "its end", timeout=60)
+    _, err = cli.communicate(timeout=120)
+    clear(err.decode())
+    filler.unlink()
+    # It knows the end, whether or not that could be recorded then.
+    run = dstack.wait_status("made", "failed")
+    assert (run["reason"], run["exit_code"]) == ("start_failed", 125)
+    assert cli.returncode in (1, 125)
+    assert run["message"] == "what the build left cannot be kept: the disk may be full"
+    assert os.listdir(small / "builds") == ["lock"]
+    assert dstack.ok("run", folder, "--build", "-n", "after") == "in\n"
+
+
 def test_read_only(small: Path, dstack: Dstack, project: Project) -> None:
     folder = project(QUICK)
     dstack.ok("run", folder, "-n", "before")
