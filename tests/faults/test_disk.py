@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Project
-from tests.faults.conftest import clear, mount
+from tests.faults.conftest import Place, clear, mount
 from tests.support import Dstack, wait_for
 
-FOREVER = "type: task\ncommands: [echo begun, sleep 1000]\n"
 QUICK = "type: task\ncommands: [echo hi]\n"
 
 
@@ -142,11 +141,11 @@ def test_read_only(small: Path, dstack: Dstack, project: Project) -> None:
 
 @pytest.mark.parametrize("what", ["run", "attempt"])
 def test_the_runs_folder_is_deleted_while_it_runs(
-    dstack: Dstack, project: Project, begun: Callable[[str], None], what: str
+    dstack: Dstack, project: Project, place: Place, begun: Callable[[str], None], what: str
 ) -> None:
-    folder = project(FOREVER)
+    folder = project(place.head + "commands: [echo begun, sleep 1000]\n")
     cli = dstack.start("run", folder, "-n", "gone")
-    wait_for(lambda: list(dstack.home.glob("runs/*/1/running")), "it to run", timeout=60)
+    place.run()
     begun("gone")
     (run_folder,) = dstack.home.glob("runs/*")
     run_id = run_folder.name
