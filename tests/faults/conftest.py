@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -114,11 +115,19 @@ class Place:
         return found
 
     def fall(self) -> None:
-        """End all of a container at once, as a machine does that falls."""
+        """End all of a container at once, as a machine does that falls: it is still there then."""
         if self.engine is None:
             return
         for name in self.engine.containers(all=False):
             self.engine.run("kill", name)
+            # Nor does anybody remove it.
+            wait_for(partial(self._made, name), "it to be gone, and there again", timeout=60)
+
+    def _made(self, name: str) -> bool:
+        if self.engine is None or name in self.engine.containers():
+            return False
+        image = self.engine.image("busybox")
+        return self.engine.run("create", "--name", name, image, "true").returncode == 0
 
     def run(self) -> None:
         """Wait until the commands of the one run there is have begun."""

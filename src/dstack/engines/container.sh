@@ -370,11 +370,30 @@ end_pull() {
 end_members() { # false when the engine does not answer
     end_pull
     [ ! -e "$job_folder/auth" ] || rm -rf "$job_folder/auth"
+    await_commit || return 1
     # Who might still have a container made, first.
     end_left
     remove_made || return 1
     # A build whose keeper died has failed, whatever it was about to keep.
     [ -z "${job_build-}" ] || drop_image
+}
+
+await_commit() { # it goes on without its client: so that must end by itself; false: not yet
+    [ -e "$job_folder/commit" ] || return 0
+    clock
+    end=$((now + 1000))
+    while is_committing; do
+        [ "$now" -lt "$end" ] || return 1
+        pause
+    done
+}
+
+is_committing() {
+    # shellcheck disable=SC2013 # process ids, not lines
+    for file in $(grep -lsF "DSTACK_JOB=:$job_name:" /proc/[0-9]*/environ); do
+        ! grep -qs -e "$job_build_image" "${file%/environ}/cmdline" || return 0
+    done
+    return 1
 }
 
 drop_image() { # of a build; also one that Docker is still making though its client was killed
