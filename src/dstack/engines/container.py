@@ -16,7 +16,7 @@ from ..paths import Home
 from ..run.model import Exit, Plan, Run
 from ..run.observation import Observation, Preparing, Running, Unknown
 from .base import Facts, Job
-from .clients import CLIENTS, DOCKER, Client, credentials, explain
+from .clients import CLIENTS, DOCKER, Client, credentials, explain, explain_commit
 from .container_script import Inside, build_image, container_name, keys, render_box, render_job
 from .folder import FolderEngine, describe_job, job_files, part
 from .render import Places, needed
@@ -157,7 +157,10 @@ class ContainerEngine(FolderEngine):
             (said,) = self.host.read_many([directory / detail[1:]])
             name, known = _described(about)
             text = said.data.decode("utf-8", "replace") if said else ""
-            detail = explain(self.client, name, text, known=known)
+            if detail == "@commit":
+                detail = explain_commit(self.client, text)
+            else:
+                detail = explain(self.client, name, text, known=known)
         return msgspec.structs.replace(end, detail=detail, image_id=_image_id(image))
 
     def address(self, directory: Path, port: int) -> tuple[str, int] | None:

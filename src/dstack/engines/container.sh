@@ -380,11 +380,43 @@ end_pull() {
 end_members() { # false when the engine does not answer
     end_pull
     [ ! -e "$job_folder/auth" ] || rm -rf "$job_folder/auth"
+    await_commit || return 1
     # Who might still have a container made, first.
     end_left
     remove_made || return 1
     # A build whose keeper died has failed, whatever it was about to keep.
-    [ -z "${job_build-}" ] || job_client image rm "$job_build_image" >/dev/null 2>&1 || :
+    [ -z "${job_build-}" ] || drop_image
+}
+
+await_commit() { # it goes on without its client: so that must end by itself; false: not yet
+    [ -e "$job_folder/commit" ] || return 0
+    clock
+    end=$((now + 1000))
+    while is_committing; do
+        [ "$now" -lt "$end" ] || return 1
+        pause
+    done
+}
+
+is_committing() {
+    # shellcheck disable=SC2013 # process ids, not lines
+    for file in $(grep -lsF "DSTACK_JOB=:$job_name:" /proc/[0-9]*/environ); do
+        ! grep -qs -e "$job_build_image" "${file%/environ}/cmdline" || return 0
+    done
+    return 1
+}
+
+drop_image() { # of a build; also one that Docker is still making though its client was killed
+    clock
+    end=$((now + 1000))
+    until job_client image rm "$job_build_image" >/dev/null 2>&1; do
+        if [ ! -e "$job_folder/commit" ] || commit_answered || [ "$now" -ge "$end" ]; then break; fi
+        pause
+    done
+}
+
+commit_answered() { # whether the client said what became of it; Podman's is who makes the image
+    [ "$job_engine" != docker ] || [ -e "$job_folder/answered" ]
 }
 
 end_left() { # what the keeper left on this machine: its shells, its timer, and a client
@@ -462,14 +494,32 @@ $(job_client image inspect --format 'ENTRYPOINT {{json .Config.Entrypoint}}
 CMD {{json .Config.Cmd}}
 WORKDIR {{.Config.WorkingDir}}' "$image_id")
 EOF
-    job_client commit "$@" "$job_box" "$job_build_image" >"$job_folder/commit" 2>&1 || {
-        echo '@commit' >"$job_folder/detail"
-        return 1
-    }
+    job_client commit "$@" "$job_box" "$job_build_image" >"$job_folder/commit" 2>&1
+    committed "$?" || return
     sizes=$(job_client image inspect --format '{{.Size}}' "$job_build_image" "$image_id")
     echo "$job_build_image $((${sizes%%
 *} - ${sizes##*
 }))" >"$job_folder/built"
+}
+
+committed() { # $1 what the client exited with; false, and `detail` says why, where there is no image
+    [ "$1" -gt 128 ] || : >"$job_folder/answered"
+    [ "$1" != 0 ] || return 0
+    if [ "$1" -le 128 ]; then
+        echo '@commit' >"$job_folder/detail"
+        return 1
+    fi
+    # Its death does not end what Docker was told to do.
+    clock
+    end=$((now + 1000))
+    until job_client image inspect "$job_build_image" >/dev/null 2>&1; do
+        if commit_answered || [ "$now" -ge "$end" ]; then
+            echo "the client of the engine ($job_engine) was killed while it made the image" \
+                >"$job_folder/detail"
+            return 1
+        fi
+        pause
+    done
 }
 
 drop_result() { # the container of a build is kept until now

@@ -29,6 +29,7 @@ from dstack.engines.clients import (
     credentials,
     environment_of,
     explain,
+    explain_commit,
     gpu_options,
     registry_of,
 )
@@ -181,6 +182,36 @@ IMAGE = "r.io/a/b:1"
 )  # fmt: skip
 def test_what_a_client_said(client: Client, said: str, sentence: str) -> None:
     assert explain(client, IMAGE, said, known=False) == sentence
+
+
+@pytest.mark.parametrize(
+    ("client", "said", "sentence"),
+    [
+        (
+            DOCKER,
+            "Error response from daemon: ... write /large: no space left on device\n",
+            "the disk of Docker is full: the image of the build could not be put there",
+        ),
+        (
+            PODMAN,
+            "Error: committing container: disk quota exceeded",
+            "the disk of Podman is full: the image of the build could not be put there",
+        ),
+        (
+            DOCKER,
+            "Cannot connect to the Docker daemon at unix:///x. Is it running?",
+            "Docker did not answer when the image of the build was to be made",
+        ),
+        (
+            PODMAN,
+            "one\nError: something else\n",
+            "Podman could not make the image of the build: Error: something else",
+        ),
+        (DOCKER, "", "Docker could not make the image of the build: it says nothing"),
+    ],
+)
+def test_what_a_commit_that_failed_said(client: Client, said: str, sentence: str) -> None:
+    assert explain_commit(client, said) == sentence
 
 
 @pytest.mark.parametrize(
