@@ -195,11 +195,15 @@ class ContainerEngine(FolderEngine):
 
     def end_lost(self, directory: Path) -> None:
         """See FolderEngine."""
+        from .process import process_body
+
         name = container_name(f"{directory.parent.name}-{directory.name}")
         try:
             self.host.run([self.client.name, *self.client.remove, name], timeout=_TIMEOUT)
         except HostError:
             pass  # the next look does it again, or nothing can be done
+        # What is left then is processes of this machine: the keeper and its timer.
+        self.end_marked(directory, process_body())
 
     def base(self, directory: Path) -> str:
         """See Engine."""

@@ -220,9 +220,13 @@ class FolderEngine:
 
     def end_lost(self, directory: Path) -> None:
         """End what may run without its folder, which somebody deleted with the script in it."""
+        self.end_marked(directory, self.body())
+
+    def end_marked(self, directory: Path, body: str) -> None:
+        """End all that bears the mark of such a job, by what job.sh is made of."""
         name = f"{directory.parent.name}-{directory.name}"
         values = {"job_name": name, "job_folder": f"{directory}", "job_cgroup_root": CGROUPS}
-        script = "\n".join([*assignments(values), self.body()])
+        script = "\n".join([*assignments(values), body])
         try:
             self.host.run([*self.shell, "-c", script, "sh", "end"], timeout=_END_TIMEOUT)
         except HostError:
