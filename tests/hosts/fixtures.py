@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.engines.engine import Engine
 from tests.engines.machine import wait_until
 from tests.hosts import services
 from tests.hosts.client import Client
 from tests.hosts.services import Hosts
 
-__all__ = ["hosts", "running_hosts", "ssh"]
+__all__ = ["docker_there", "hosts", "running_hosts", "ssh"]
 
 
 @pytest.fixture(scope="session")
@@ -48,6 +49,22 @@ def hosts(running_hosts: Hosts) -> Iterator[Hosts]:
     finally:
         for host in running_hosts.all.values():
             host.clean()
+
+
+@pytest.fixture
+def docker_there(hosts: Hosts) -> Iterator[Engine]:
+    """The Docker daemon of host `boxes`, running; a container that a test leaves there fails it."""
+    docker = hosts.docker["boxes"]
+    yield docker.start()
+    # Another one when the host was rebooted.
+    engine = docker.client()
+    try:
+        if docker.answers():
+            wait_until(lambda: not engine.containers(), "the containers on boxes to go", 20.0)
+    except TimeoutError:
+        pytest.fail(f"left behind: {engine.containers()}")
+    finally:
+        docker.stop()
 
 
 @pytest.fixture
