@@ -25,7 +25,7 @@ class Docker:
         self.host = host
 
     def start(self) -> Engine:
-        """Start it, with the test images and nothing else; the client that talks to it from here."""
+        """Start it, with the test images and nothing else; the client that reaches it from here."""
         options = [
             "--data-root=/var/lib/docker",
             "--exec-root=/run/docker",
