@@ -27,35 +27,34 @@ class Choice(msgspec.Struct, frozen=True):
 PROCESS = Choice("process")
 
 
-def choose_engine(backend: Backend, *, image: bool, environ: Mapping[str, str]) -> Choice:
-    """The engine for a task with or without an image. Raises CannotStart.
+def choose_engine(backend: Backend, *, image: bool, host: Host | None = None) -> Choice:
+    """The engine for a task with or without an image, on `host` or this machine.
 
     `auto` is processes for a task without an image, else Docker, or Podman where Docker is not
-    installed or does not answer.
+    installed or does not answer. Raises CannotStart, HostError.
     """
     if backend.engine == "process" or (backend.engine == "auto" and not image):
         return PROCESS
+    if host is None:
+        from ..hosts.local import LocalHost
+
+        host = LocalHost()
+    environ = host.environ
     if backend.engine != "auto":
         client = CLIENTS[backend.engine]
-        path = find_command(client, environ)
+        path = host.commands([client.name]).get(client.name)
         if path is None:
             message = f"backend {backend.name} runs containers with {client.product}: there is none"
             raise CannotStart(message, hint=f"install it: {client.install}")
-        return _choice(client, path, environ)
-    found = {c.name: p for c in CLIENTS.values() if (p := find_command(c, environ))}
+        return _choice(client, path, host)
+    found = host.commands(list(CLIENTS))
     if not found:
-        message = "the task has an image, and there is neither Docker nor Podman on this machine"
+        where = "this machine" if host.name == "local" else backend.name
+        message = f"the task has an image, and there is neither Docker nor Podman on {where}"
         raise CannotStart(message, hint=f"install Docker ({DOCKER.install}) or Podman")
-    if "docker" in found and ("podman" not in found or _answers(found["docker"], environ)):
-        return _choice(DOCKER, found["docker"], environ)
-    return _choice(PODMAN, found["podman"], environ)
-
-
-def find_command(client: Client, environ: Mapping[str, str]) -> str | None:
-    """The absolute path of the engine's command."""
-    from shutil import which
-
-    return which(client.name, path=environ.get("PATH", os.defpath))
+    if "docker" in found and ("podman" not in found or _answers(found["docker"], host)):
+        return _choice(DOCKER, found["docker"], host)
+    return _choice(PODMAN, found["podman"], host)
 
 
 def version_of(client: Client, path: str, host: Host) -> str:

@@ -123,18 +123,18 @@ class ContainerEngine(FolderEngine):
         return File(credentials(self.client, image, name, password).encode())
 
     def under_way(
-        self, directory: Path, pid: int | None, shown: Sequence[Content | None]
+        self, directory: Path, keeper: str | None, shown: Sequence[Content | None]
     ) -> Observation:
         """See FolderEngine. What the engine does not tell is unknown."""
         stage, running, unknown, image, pull = shown
         if unknown is not None:
             return Unknown(_explained(self.client, "", unknown))
         if running is not None:
-            return Running(pid, running.at, image_id=_image_id(image))
+            return Running(keeper, running.at, image_id=_image_id(image))
         words = stage.data.split() if stage else []
         if words[:2] == [b"environment", b"1"]:
-            return Preparing(_pulling(pull), pid)
-        return Preparing("setup" if words[:1] == [b"setup"] else "environment", pid)
+            return Preparing(_pulling(pull), keeper)
+        return Preparing("setup" if words[:1] == [b"setup"] else "environment", keeper)
 
     def ended(self, directory: Path, end: Exit) -> Exit:
         """See FolderEngine."""

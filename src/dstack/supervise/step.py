@@ -25,10 +25,11 @@ from ..run.observation import (
     event_of,
 )
 from ..run.states import apply
-from ..snapshot import Snapshots
+from ..snapshot import Progress, Snapshots
 from ..store.runs import Conflict, Runs, Stored
 from ..store.secrets import Vault
 from .lease import Leases
+from .sites import Site, Sites
 
 # Seconds that a job's keeper may take to claim its folder before it is started again.
 _CLAIM = 3.0
@@ -57,26 +58,42 @@ class Supervisor:
         runs: Runs,
         leases: Leases,
         vault: Vault,
-        engine_of: Callable[[Plan], Engine],
+        sites: Sites,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.home = home
         self.runs = runs
         self.leases = leases
         self.vault = vault
-        self.engine_of = engine_of
+        self.sites = sites
         self.clock = clock
         self.snapshots = Snapshots(home)
+        self.progress: Callable[[Progress], None] | None = None  # of code that is being sent
         self._told: dict[tuple[str, int, bool], float] = {}
         self._launched: dict[tuple[str, int], float] = {}
-        self._pids: dict[str, int] = {}
+        self._keepers: dict[str, str] = {}
         self._steps: dict[str, str] = {}
 
     # Looking
 
+    def site_of(self, plan: Plan) -> Site:
+        """Where the runs of a plan are."""
+        return self.sites.of(plan)
+
+    def engine_of(self, plan: Plan) -> Engine:
+        """The engine of a plan, where its runs are."""
+        return self.site_of(plan).engine(plan.engine)
+
+    def keeper(self, run: Run) -> str | None:
+        """The keeper as it was last seen: `PID:STARTED:BOOT`, on the machine where the run is."""
+        return self._keepers.get(run.id)
+
     def pid(self, run: Run) -> int | None:
-        """The keeper's process id as it was last seen."""
-        return self._pids.get(run.id)
+        """The keeper's process id as it was last seen, where it is a process of this machine."""
+        keeper = self._keepers.get(run.id)
+        if keeper is None or run.plan.remote is not None:
+            return None
+        return int(keeper.partition(":")[0])
 
     def doing(self, run: Run) -> str | None:
         """What its engine last said that it prepares; None once it does not any more."""
@@ -90,13 +107,14 @@ class Supervisor:
         return self.engine_of(run.plan).address(directory, port)
 
     def _directory(self, run: Run, attempt: int) -> Path:
-        return self.home.job(run.id, attempt)
+        """The job folder, where the run is."""
+        return self.site_of(run.plan).home.job(run.id, attempt)
 
     def _observe(self, run: Run, attempt: int) -> Observation:
         directory = self._directory(run, attempt)
         seen = self.engine_of(run.plan).poll([directory])[directory]
-        if isinstance(seen, Running | Preparing) and seen.pid is not None:
-            self._pids[run.id] = seen.pid
+        if isinstance(seen, Running | Preparing) and seen.keeper is not None:
+            self._keepers[run.id] = seen.keeper
         if isinstance(seen, Preparing):
             self._steps[run.id] = seen.step
         return seen
@@ -186,15 +204,15 @@ class Supervisor:
 
     def _launch(self, run: Run, attempt: int) -> None:
         """Hand the job to its engine; doing it twice starts it once."""
-        folder = self.home.run(run.id)
-        if run.tree is not None:
-            self.snapshots.checkout(run.tree, folder / "code")
-        engine = self.engine_of(run.plan)
-        job = engine.plan(run, folder, attempt)
-        self._launched[(run.id, attempt)] = time.monotonic()
-        pid = engine.start(job, self._values(run, (*job.needs, *job.keys)))
+        site = self.site_of(run.plan)
+        engine = site.engine(run.plan.engine)
+        with site.at_once():
+            site.lay_code(self.snapshots, run, self.progress)
+            job = engine.plan(run, site.home.run(run.id), attempt)
+            self._launched[(run.id, attempt)] = time.monotonic()
+            pid = engine.start(job, self._values(run, (*job.needs, *job.keys)))
         if pid is not None:
-            self._pids[run.id] = pid
+            self._keepers[run.id] = f"{pid}::"
 
     def _start(self, stored: Stored, attempt: int) -> None:
         run = stored.run
@@ -265,7 +283,8 @@ class Supervisor:
 
     def remove(self, run: Run) -> None:
         """Delete all that is left of a finished run, then forget it."""
-        engine = self.engine_of(run.plan)
-        engine.remove(self.home.run(run.id))
+        site = self.site_of(run.plan)
+        site.engine(run.plan.engine).remove(site.home.run(run.id))
+        site.forget(run)
         self.snapshots.release(run.id)
         self.runs.forget(run)

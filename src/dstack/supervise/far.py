@@ -1,0 +1,77 @@
+"""Runs on another machine: what is sent there, and what is kept of them here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from ..config.backends import Backend
+from ..hosts.base import Host
+from ..hosts.ssh import SshHost
+from ..hosts.ssh_options import SshOptions
+from ..paths import Home
+from ..run.model import Remote, Run
+from ..snapshot import Progress, Snapshots
+from .sites import Site
+
+
+def make_host(name: str, remote: Remote, here: Home) -> SshHost:
+    """The host that a remote names; nothing is connected yet."""
+    options = SshOptions(remote.host, remote.identity_file, remote.root)
+    return SshHost(name, options, here.root)
+
+
+def reach(backend: Backend, here: Home) -> FarSite:
+    """Connect to a backend: only the host says where dstack's folder is. Raises HostError."""
+    asked = Remote(backend.host or "", backend.root, backend.identity_file)
+    host = make_host(backend.name, asked, here)
+    found = Remote(asked.host, str(host.root), asked.identity_file)
+    return FarSite(host, found, here)
+
+
+class FarSite(Site):
+    """A host that `ssh` reaches."""
+
+    def __init__(self, host: Host, remote: Remote, here: Home) -> None:
+        """`here` is dstack's folder on this machine."""
+        super().__init__(Home(Path(remote.root)))
+        self._host = host
+        self._remote = remote
+        self._here = here
+
+    @property
+    def remote(self) -> Remote:
+        """See Site."""
+        return self._remote
+
+    @property
+    def far(self) -> bool:
+        """See Site."""
+        return True
+
+    def host(self) -> Host:
+        """See Site."""
+        return self._host
+
+    def at_once(self) -> AbstractContextManager[None]:
+        """See Site."""
+        return self._host.batch()
+
+    def lay_code(
+        self,
+        snapshots: Snapshots,
+        run: Run,
+        progress: Callable[[Progress], None] | None,
+    ) -> None:
+        """See Site."""
+        if run.tree is None:
+            return
+        places = (self.home.code, self.home.run(run.id) / "code")
+        snapshots.send(Path(run.plan.project), run.tree, self._host, places, progress)
+
+    def forget(self, run: Run) -> None:
+        """See Site."""
+        from ..hosts.local import LocalHost
+
+        LocalHost().delete(self._here.run(run.id))
