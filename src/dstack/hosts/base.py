@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
@@ -50,10 +51,69 @@ class ProcessId(msgspec.Struct, frozen=True):
         return cls(int(pid), started, boot)
 
 
+class Stream(Protocol):
+    """The bytes of a file that grows, as they come; `fileno` is readable when some have."""
+
+    def fileno(self) -> int:
+        """For poll(2); it stays the same as long as the stream lives."""
+        ...
+
+    def read(self, limit: int = 1 << 20) -> bytes | None:
+        """What has come, without waiting; None: nothing now; empty: it has ended (or broke off)."""
+        ...
+
+    def close(self) -> None:
+        """End it, here and there."""
+        ...
+
+
+class Watch(Protocol):
+    """Tells of the end of processes. `fileno` is readable when one may have ended."""
+
+    def fileno(self) -> int:
+        """For poll(2); it stays the same as long as the watch lives."""
+        ...
+
+    def ended(self) -> set[ProcessId]:
+        """Those that have ended, without waiting.
+
+        All of them when the connection broke: look, and watch anew.
+        """
+        ...
+
+    def close(self) -> None:
+        """Watch no more."""
+        ...
+
+
 class Host(Protocol):
-    """A machine. Raises HostError (HostUnreachable) when it does not do as asked; OSError never."""
+    """A machine. Raises HostError (HostUnreachable) when it does not do as asked; OSError never.
+
+    Not for several threads at once.
+    """
 
     name: str
+
+    @property
+    def root(self) -> Path:
+        """Where dstack's folder lies there, absolute."""
+        ...
+
+    def connect(self) -> None:
+        """Begin to connect, without waiting for it where nobody is asked anything."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what this process holds; what was spawned goes on."""
+        ...
+
+    def batch(self) -> AbstractContextManager[None]:
+        """Inside, `put`, `put_tree` and `delete` need not have been done when they return.
+
+        They are before the next answer and at the end; after one failed, none that follows is
+        done, and its error is raised there.
+        """
+        ...
 
     def run(
         self,
@@ -71,6 +131,43 @@ class Host(Protocol):
 
     def read_many(self, paths: Sequence[Path]) -> list[Content | None]:
         """What small files hold, a link's own target for a link; None for what is not there."""
+        ...
+
+    def survey(
+        self, paths: Sequence[Path], links: Sequence[Path]
+    ) -> tuple[list[Content | None], list[bool]]:
+        """`read_many(paths)`, and whether the process lives that each link names as its target.
+
+        False for a link that is not there, or names none.
+        """
+        ...
+
+    def read_from(self, path: Path, offset: int, limit: int) -> bytes | None:
+        """Bytes of a file from an offset on, at most `limit`; None: there is no file."""
+        ...
+
+    def follow(self, path: Path, offset: int) -> Stream:
+        """The bytes of a growing file from an offset on; waits for the file where there is none."""
+        ...
+
+    def watch(self, processes: Sequence[ProcessId]) -> Watch:
+        """Be told when they end."""
+        ...
+
+    def put_tree(self, archive: Iterable[bytes], folder: Path) -> None:
+        """Unpack a tar archive into a folder, which is made (0700) when missing.
+
+        What was unpacked when it breaks off stays.
+        """
+        ...
+
+    def forward(
+        self, local: tuple[str, int] | Path, remote: tuple[str, int]
+    ) -> AbstractContextManager[None]:
+        """Connections to `local` here, an address or a socket's path, reach `remote` there.
+
+        It ends with the connection: forward anew then.
+        """
         ...
 
     def spawn(self, argv: Sequence[str], *, env: Mapping[str, str], output: Path) -> int:

@@ -7,12 +7,17 @@ import os
 import stat
 import sys
 from _thread import get_ident
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import HostError
 from .base import Completed, Content, File, ProcessId
 from .environment import passed_through
+
+if TYPE_CHECKING:
+    from .local_streams import LocalStream, LocalWatch
 
 # What Python or a shell above us may have set to "ignore" must not reach the run's commands.
 _RESET_SIGNALS = ("HUP", "INT", "QUIT", "PIPE", "ALRM", "TERM", "USR1", "USR2", "CHLD")
@@ -26,10 +31,31 @@ class LocalHost:
 
     name = "local"
 
-    def __init__(self) -> None:
+    def __init__(self, root: Path | None = None) -> None:
+        self._root = root
         self._children: set[int] = set()
         self._boot: str | None = None
         self._uv: str | None = None
+
+    @property
+    def root(self) -> Path:
+        """See Host."""
+        if self._root is None:
+            from ..paths import find_home
+
+            self._root = find_home().root
+        return self._root
+
+    def connect(self) -> None:
+        """See Host."""
+
+    def close(self) -> None:
+        """See Host."""
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """See Host: it is done at once here."""
+        yield
 
     def run(
         self,
@@ -102,6 +128,50 @@ class LocalHost:
         self._children.add(pid)
         return pid
 
+    def survey(
+        self, paths: Sequence[Path], links: Sequence[Path]
+    ) -> tuple[list[Content | None], list[bool]]:
+        """See Host."""
+        alive = []
+        for link in self.read_many(links):
+            try:
+                alive += self.alive([ProcessId.parse(os.fsdecode(link.data))]) if link else [False]
+            except ValueError:
+                alive.append(False)
+        return self.read_many(paths), alive
+
+    def read_from(self, path: Path, offset: int, limit: int) -> bytes | None:
+        """See Host."""
+        try:
+            with path.open("rb", buffering=0) as file:
+                file.seek(offset)
+                return file.read(limit)
+        except OSError as error:
+            if error.errno in _MISSING:
+                return None
+            message = f"cannot read {path}: {error.strerror}"
+            raise HostError(message) from None
+
+    def follow(self, path: Path, offset: int) -> LocalStream:
+        """See Host."""
+        from .local_streams import LocalStream
+
+        return LocalStream(path, offset)
+
+    def put_tree(self, archive: Iterable[bytes], folder: Path) -> None:
+        """See Host."""
+        from .local_streams import unpack
+
+        unpack(archive, folder)
+
+    @contextmanager
+    def forward(self, local: tuple[str, int] | Path, remote: tuple[str, int]) -> Iterator[None]:
+        """See Host: what is on this machine is reached where it is."""
+        if local != remote:
+            message = f"{remote[0]}:{remote[1]} is on this machine: nothing has to lead there"
+            raise HostError(message)
+        yield
+
     def alive(self, processes: Sequence[ProcessId]) -> list[bool]:
         """See Host."""
         return [self._is_alive(process) for process in processes]
@@ -136,21 +206,11 @@ class LocalHost:
                 os.close(fd)
         return True
 
-    def watch(self, process: ProcessId) -> int | None:
-        """A descriptor that is readable once the process has ended; None where there is no such.
+    def watch(self, processes: Sequence[ProcessId]) -> LocalWatch:
+        """See Host."""
+        from .local_streams import LocalWatch
 
-        The caller closes it. A process that is gone already gives None, too: poll it.
-        """
-        if not hasattr(os, "pidfd_open"):
-            return None
-        try:
-            fd = os.pidfd_open(process.pid)
-        except OSError:
-            return None
-        if self._is_alive(process):
-            return fd
-        os.close(fd)
-        return None
+        return LocalWatch(processes, self.alive)
 
     def list_folder(self, folder: Path) -> list[str]:
         """See Host."""
