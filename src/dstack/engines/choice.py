@@ -68,46 +68,45 @@ def version_of(client: Client, path: str, host: Host) -> str:
     return said
 
 
-def _choice(client: Client, path: str, environ: Mapping[str, str]) -> Choice:
-    found = environment_of(client, environ)
+def _choice(client: Client, path: str, host: Host) -> Choice:
+    found = environment_of(client, host.environ)
     if client is DOCKER:
         # The run stays where it was put when the user turns to another context.
-        context = _context(environ)
+        context = _context(host)
         if context is not None:
             found["DOCKER_CONTEXT"] = context
     return Choice(client.name, path, found)
 
 
-def _context(environ: Mapping[str, str]) -> str | None:
+def _context(host: Host) -> str | None:
     """The context that the user's own settings of Docker name, where the environment does not."""
+    environ = host.environ
     if environ.get("DOCKER_HOST") or environ.get("DOCKER_CONTEXT"):
         return None
     folder = environ.get("DOCKER_CONFIG") or os.path.join(environ.get("HOME", ""), ".docker")
     try:
-        found = msgspec.json.decode((Path(folder) / "config.json").read_bytes())
-    except (OSError, msgspec.DecodeError):
+        (settings,) = host.read_many([Path(folder) / "config.json"])
+        found = msgspec.json.decode(settings.data) if settings is not None else None
+    except (HostError, msgspec.DecodeError):
         return None
     name = found.get("currentContext") if isinstance(found, dict) else None
     return name if isinstance(name, str) and name else None
 
 
-def _answers(path: str, environ: Mapping[str, str]) -> bool:
+def _answers(path: str, host: Host) -> bool:
     """Whether Docker is there: a connection to its socket says so at once."""
-    import socket
-
+    environ = host.environ
     kind, _, address = environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").partition("://")
-    if kind == "unix" and _context(environ) is None and not environ.get("DOCKER_CONTEXT"):
-        with socket.socket(socket.AF_UNIX) as probe:
-            try:
-                probe.settimeout(_TIMEOUT)
-                probe.connect(address)
-            except OSError:
-                return False
-        return True
-    from ..hosts.local import LocalHost
-
+    if kind == "unix" and not environ.get("DOCKER_CONTEXT") and _context(host) is None:
+        try:
+            link = host.dial(address)
+        except HostError:
+            return False
+        if link is not None:
+            link.close()
+            return True
     try:
-        version_of(DOCKER, path, LocalHost())
+        version_of(DOCKER, path, host)
     except HostError:
         return False
     return True

@@ -93,15 +93,14 @@ class FolderEngine:
         """See Engine. What a dead keeper left is ended here, and its `exit` written."""
         try:
             names = ("exit", "pid", "job.sh", *self.shown)
-            contents = self.host.read_many([d / name for d in directories for name in names])
-            keepers = [_keeper(content) for content in contents[1 :: len(names)]]
-            alive = iter(self.host.alive([keeper for keeper in keepers if keeper]))
+            contents, alive = self.host.survey(
+                [d / name for d in directories for name in names], [d / "pid" for d in directories]
+            )
         except HostError as error:
             return dict.fromkeys(directories, Unknown(error.message))
         seen: dict[Path, Observation] = {}
-        for n, (directory, keeper) in enumerate(zip(directories, keepers, strict=True)):
+        for n, (directory, lives) in enumerate(zip(directories, alive, strict=True)):
             exit_, pid, script, *shown = contents[n * len(names) : (n + 1) * len(names)]
-            lives = keeper is not None and next(alive)
             try:
                 found = self._seen(directory, (exit_, pid, script), shown, lives=lives)
             except HostError as error:

@@ -136,7 +136,8 @@ class Bench:
         def look() -> int | None:
             seen = self.poll(directory)
             assert not isinstance(seen, Exited), (seen, self.log(directory))
-            return seen.pid if isinstance(seen, Running) else None
+            keeper = seen.keeper if isinstance(seen, Running) else None
+            return int(keeper.partition(":")[0]) if keeper else None
 
         pid: int = wait_for(look, "the commands to run")
         return pid
@@ -181,9 +182,7 @@ def bench(request: pytest.FixtureRequest, home: Home) -> Iterator[Bench]:
 
 def in_containers(engine: Engine, home: Home, **plan: Any) -> Bench:
     """A bench whose runs are containers of a real engine."""
-    choice = choose_engine(
-        Backend(engine=cast(EngineChoice, engine.name)), image=True, environ=os.environ
-    )
+    choice = choose_engine(Backend(engine=cast(EngineChoice, engine.name)), image=True)
     made = get_engine(engine.name, home)
     assert isinstance(made, FolderEngine)
     made.grace = 3
