@@ -97,14 +97,14 @@ class FolderEngine:
                 [d / name for d in directories for name in names], [d / "pid" for d in directories]
             )
         except HostError as error:
-            return dict.fromkeys(directories, Unknown(error.message))
+            return dict.fromkeys(directories, Unknown(error.message, away=error.transient))
         seen: dict[Path, Observation] = {}
         for n, (directory, lives) in enumerate(zip(directories, alive, strict=True)):
             exit_, pid, script, *shown = contents[n * len(names) : (n + 1) * len(names)]
             try:
                 found = self._seen(directory, (exit_, pid, script), shown, lives=lives)
             except HostError as error:
-                found = Unknown(error.message)
+                found = Unknown(error.message, away=error.transient)
             seen[directory] = found
         return seen
 

@@ -42,9 +42,10 @@ class Exited(msgspec.Struct, frozen=True):
 
 
 class Unknown(msgspec.Struct, frozen=True):
-    """It cannot be known now. Never finished."""
+    """It cannot be known now. Never finished. `away`: the host itself does not answer."""
 
     why: str
+    away: bool = False
 
 
 Observation = Waiting | Absent | Preparing | Running | Exited | Unknown

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from ..config.backends import Backend
+from ..errors import HostError
 from ..hosts.base import Host
 from ..hosts.ssh import SshHost
 from ..hosts.ssh_options import SshOptions
@@ -14,6 +16,10 @@ from ..paths import Home
 from ..run.model import Remote, Run
 from ..snapshot import Progress, Snapshots
 from .sites import Site
+
+
+# Seconds before a host is asked again that did not answer: at first, and at most.
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 10.0
 
 
 def make_host(name: str, remote: Remote, here: Home) -> SshHost:
@@ -39,6 +45,9 @@ class FarSite(Site):
         self._host = host
         self._remote = remote
         self._here = here
+        self._problem: str | None = None
+        self._pause = 0.0
+        self._until = 0.0
 
     @property
     def remote(self) -> Remote:
@@ -53,6 +62,25 @@ class FarSite(Site):
     def host(self) -> Host:
         """See Site."""
         return self._host
+
+    def begin(self) -> None:
+        """See Site."""
+        if self.away() is None:
+            with suppress(HostError):  # it is told again to whoever asks something
+                self._host.connect()
+
+    def away(self) -> str | None:
+        """See Site."""
+        return self._problem if time.monotonic() < self._until else None
+
+    def told(self, problem: str | None) -> None:
+        """See Site."""
+        self._problem = problem
+        if problem is None:
+            self._pause = 0.0
+            return
+        self._pause = min(max(self._pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
+        self._until = time.monotonic() + self._pause
 
     def at_once(self) -> AbstractContextManager[None]:
         """See Site."""

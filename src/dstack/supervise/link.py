@@ -104,3 +104,32 @@ class Link:
         if self._watch is not None:
             self._watch.close()
             self._watch = None
+
+
+def fetch(supervisor: Supervisor, run: Run) -> str | None:
+    """Copy what there is of the output of a run on another machine; why not, where it cannot be.
+
+    Raises StoreError.
+    """
+    site = supervisor.site_of(run.plan)
+    host = site.host()
+    if host is None:
+        return None
+    for attempt in run.attempts:
+        number = attempt.number
+        mirror = Mirror(host, site.home.job(run.id, number), supervisor.home.job(run.id, number))
+        try:
+            if mirror.whole:
+                continue
+            if (why := site.away()) is not None:
+                return why
+            if attempt.exit is not None:
+                mirror.finish()
+            else:
+                mirror.catch_up()
+        except HostError as error:
+            site.told(error.message)
+            return error.message
+        finally:
+            mirror.close()
+    return None

@@ -39,6 +39,16 @@ class Site:
         """The host; None is this machine."""
         return None
 
+    def begin(self) -> None:
+        """Begin to connect, without waiting for it."""
+
+    def away(self) -> str | None:
+        """Why it is not asked now: it did not answer just before."""
+        return None
+
+    def told(self, problem: str | None) -> None:
+        """It was asked, and answered (None) or did not."""
+
     def engine(self, name: str) -> Engine:
         """The engine of that name on it. Raises UsageError."""
         if name not in self._engines:

@@ -7,21 +7,22 @@ do again; every record is guarded by the run's version, so a loser loads the run
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ..engines.base import Engine, StopReason
-from ..errors import CannotStart, DstackError, NoCapacity, StoreError
+from ..errors import CannotStart, DstackError, HostUnreachable, NoCapacity, StoreError
 from ..paths import Home
-from ..run.events import Ended, Event, Started, StartFailed, StopRequested
+from ..run.events import Ended, Event, Started, StartFailed, StopRequested, Unreachable
 from ..run.model import Exit, Plan, Reason, Run
-from ..run.next import Action, Poll, Start, Stop, next_action
+from ..run.next import Action, Poll, Start, Stop, Wait, next_action
 from ..run.observation import (
     Absent,
     Exited,
     Observation,
     Preparing,
     Running,
+    Unknown,
     event_of,
 )
 from ..run.states import apply
@@ -35,6 +36,8 @@ from .sites import Site, Sites
 _CLAIM = 3.0
 # Seconds before an order to stop is given again to a job that has not ended.
 _REPEAT = 5.0
+# Seconds before a start is tried again whose host does not answer.
+_AGAIN = 1.0
 
 
 def _settled(seen: Observation) -> bool:
@@ -72,6 +75,7 @@ class Supervisor:
         self._told: dict[tuple[str, int, bool], float] = {}
         self._launched: dict[tuple[str, int], float] = {}
         self._keepers: dict[str, str] = {}
+        self._seen: dict[tuple[str, int], Observation] = {}  # by run and attempt, until it is used
         self._steps: dict[str, str] = {}
 
     # Looking
@@ -112,12 +116,44 @@ class Supervisor:
 
     def _observe(self, run: Run, attempt: int) -> Observation:
         directory = self._directory(run, attempt)
-        seen = self.engine_of(run.plan).poll([directory])[directory]
+        seen = self._seen.pop((run.id, attempt), None) or self._poll(run.plan, [directory])[directory]
         if isinstance(seen, Running | Preparing) and seen.keeper is not None:
             self._keepers[run.id] = seen.keeper
         if isinstance(seen, Preparing):
             self._steps[run.id] = seen.step
         return seen
+
+    def _poll(self, plan: Plan, directories: Sequence[Path]) -> Mapping[Path, Observation]:
+        """What is to be seen there; a host that did not answer just before is not asked again."""
+        site = self.site_of(plan)
+        why = site.away()
+        if why is not None:
+            return dict.fromkeys(directories, Unknown(why, away=True))
+        seen = site.engine(plan.engine).poll(directories)
+        away = [each.why for each in seen.values() if isinstance(each, Unknown) and each.away]
+        site.told(away[0] if away else None)
+        return seen
+
+    def glance(self, found: Iterable[Stored]) -> None:
+        """Look at all runs on other machines, with one question for each machine.
+
+        What is seen is what the next `look` or `step` of each goes by.
+        """
+        groups: dict[tuple[int, str], list[Run]] = {}
+        for stored in found:
+            run = stored.run
+            if run.plan.remote is None or not run.active:
+                continue
+            if run.attempt is not None and run.attempt.exit is None:
+                site = self.site_of(run.plan)
+                groups.setdefault((id(site), run.plan.engine), []).append(run)
+        for runs in groups.values():
+            self.site_of(runs[0].plan).begin()
+        for runs in groups.values():
+            places = {self._directory(run, len(run.attempts)): run for run in runs}
+            for directory, seen in self._poll(runs[0].plan, list(places)).items():
+                run = places[directory]
+                self._seen[(run.id, len(run.attempts))] = seen
 
     def _record(self, stored: Stored, event: Event) -> bool:
         """Save the event; False when somebody else was faster, and `stored` is fresh again."""
@@ -170,7 +206,8 @@ class Supervisor:
             run = stored.run
             action = next_action(run, self.clock())
             if isinstance(action, Start):
-                self._start(stored, action.attempt)
+                if not self._start(stored, action.attempt):
+                    return Wait(self.clock() + _AGAIN)
                 continue
             if not isinstance(action, Stop | Poll):
                 return action
@@ -205,6 +242,9 @@ class Supervisor:
     def _launch(self, run: Run, attempt: int) -> None:
         """Hand the job to its engine; doing it twice starts it once."""
         site = self.site_of(run.plan)
+        why = site.away()
+        if why is not None:
+            raise HostUnreachable(why)
         engine = site.engine(run.plan.engine)
         with site.at_once():
             site.lay_code(self.snapshots, run, self.progress)
@@ -214,12 +254,18 @@ class Supervisor:
         if pid is not None:
             self._keepers[run.id] = f"{pid}::"
 
-    def _start(self, stored: Stored, attempt: int) -> None:
+    def _start(self, stored: Stored, attempt: int) -> bool:
+        """Start it; False while its host does not answer."""
         run = stored.run
         event: Event
         try:
             self._launch(run, attempt)
             event = Started(self.clock(), attempt)
+        except HostUnreachable as error:
+            self.site_of(run.plan).told(error.message)
+            if run.unknown_since is None:
+                self._record(stored, Unreachable(self.clock()))
+            return False
         except DstackError as error:
             if error.transient:
                 raise
@@ -227,6 +273,7 @@ class Supervisor:
             message = error.message + (f" ({error.hint})" if error.hint else "")
             event = StartFailed(self.clock(), reason, message)
         self._record(stored, event)
+        return True
 
     def _values(self, run: Run, needs: tuple[str, ...]) -> dict[str, str]:
         """The values behind `secret:NAME` and `env:NAME`. Raises CannotStart for a missing one."""
@@ -259,7 +306,14 @@ class Supervisor:
         """Tell the engine to end an attempt."""
         directory = self._directory(run, attempt)
         reason: StopReason = "max_duration" if overrun else "stopped"
-        self.engine_of(run.plan).stop(directory, kill=kill, reason=reason)
+        site = self.site_of(run.plan)
+        if site.away() is not None:
+            return  # it is told when it answers
+        try:
+            site.engine(run.plan.engine).stop(directory, kill=kill, reason=reason)
+        except HostUnreachable as error:
+            site.told(error.message)
+            self._told.pop((run.id, attempt, kill), None)
 
     def request_stop(self, stored: Stored, *, kill: bool, code: int | None = None) -> Run:
         """Record that the run shall end and tell its job. A run that has ended is no error.

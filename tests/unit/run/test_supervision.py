@@ -193,6 +193,12 @@ class FakeSite:
     def forget(self, _: Run) -> None:
         pass
 
+    def away(self) -> None:
+        pass
+
+    def told(self, _: str | None) -> None:
+        pass
+
 
 class FakeSites:
     """One site for all plans."""
