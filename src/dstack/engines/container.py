@@ -53,6 +53,7 @@ class ContainerEngine(FolderEngine):
             envs="",
             uv="",
             builds=os.fspath(self.home.builds),
+            guard=os.fspath(self.home.guard),
         )
         inside = Inside(
             client=self.client,
@@ -86,7 +87,7 @@ class ContainerEngine(FolderEngine):
 
     def body(self) -> str:
         """See FolderEngine."""
-        return "\n".join(map(part, ("build.sh", "container.sh", "job.sh")))
+        return "\n".join(map(part, ("build.sh", "container.sh", "guard.sh", "job.sh")))
 
     def put(self, job: Job, values: Mapping[str, str]) -> None:
         """See FolderEngine. What the container sees lies in a folder of its own."""
