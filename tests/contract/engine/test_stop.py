@@ -8,17 +8,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 import pytest
 
-from dstack.engines.base import Job
-from dstack.engines.process import ProcessEngine
 from dstack.hosts.local import LocalHost
 from dstack.paths import Home
-from dstack.run.model import Run
 from dstack.run.observation import Exited
 
-from .conftest import SHELLS, Bench, finish, gone, wait_for
+from .conftest import SHELLS, Bench, OneShell, WithoutCgroups, finish, gone, wait_for
 
 # A grandchild with a session of its own whose parent is gone, and whose environment is empty.
 HIDDEN = (
@@ -26,23 +22,13 @@ HIDDEN = (
 )
 
 
-class WithoutCgroups(ProcessEngine):
-    """As on a machine whose control groups are not ours to use."""
-
-    def plan(self, run: Run, run_folder: Path, attempt: int) -> Job:
-        job = super().plan(run, run_folder, attempt)
-        script = job.script.replace("job_cgroup_root='/sys/fs/cgroup'", "job_cgroup_root='/none'")
-        assert script != job.script
-        return msgspec.structs.replace(job, script=script)
-
-
 @pytest.fixture(params=[*SHELLS, "without-cgroups"])
 def any_bench(request: pytest.FixtureRequest, home: Home) -> Iterator[Bench]:
     kind = request.param
     if kind in SHELLS:
-        found = Bench(ProcessEngine(home, shell=SHELLS[kind], grace=3))
+        found = Bench(OneShell(home, shell=SHELLS[kind], grace=3))
     else:
-        found = Bench(WithoutCgroups(home, grace=3))
+        found = Bench(WithoutCgroups(home, shell=SHELLS["dash"], grace=3))
     yield found
     finish(found)
 
@@ -179,12 +165,12 @@ def test_watch_tells_of_the_end(quick: Bench) -> None:
     host = quick.engine.host
     assert isinstance(host, LocalHost)
     keeper = ProcessId.parse(os.readlink(directory / "pid"))
-    fd = host.watch(keeper)
-    assert fd is not None
+    watch = host.watch([keeper])
+    assert not watch.ended()
     (directory.parent / "code" / "go").touch()
-    assert select.select([fd], [], [], 60)[0]
-    os.close(fd)
+    assert select.select([watch.fileno()], [], [], 60)[0]
+    assert watch.ended() == {keeper}
+    watch.close()
     assert isinstance(quick.poll(directory), Exited)
-    assert host.watch(keeper) is None
     assert not host.signal(keeper, signal.SIGTERM)
     assert sys.platform == "linux"
