@@ -11,6 +11,7 @@ from ..config.backends import Backend
 from ..errors import HostError
 from ..hosts.base import Host
 from ..hosts.ssh import SshHost
+from ..hosts.ssh_master import socket_folder
 from ..hosts.ssh_options import SshOptions
 from ..paths import Home
 from ..run.model import Remote, Run
@@ -48,6 +49,14 @@ class FarSite(Site):
         self._problem: str | None = None
         self._pause = 0.0
         self._until = 0.0
+
+    def twin(self) -> FarSite:
+        """The same host over a connection of its own, for another thread."""
+        return FarSite(make_host(self._host.name, self._remote, self._here), self._remote, self._here)
+
+    def sockets(self) -> str:
+        """A folder of this machine for the sockets that lead there."""
+        return socket_folder(self._here.root)
 
     @property
     def remote(self) -> Remote:
