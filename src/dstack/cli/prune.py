@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from .. import text
 from ..errors import StoreError
 from ..paths import Home, find_home
-from ..supervise.keep import folder_size
+from ..engines.builds import folder_size
 from .project import cache_key, find_project
 
 if TYPE_CHECKING:

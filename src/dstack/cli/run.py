@@ -137,6 +137,7 @@ def _build_of(
 
     args = request.args
     file = f" -f {args.file}" if args.file else ""
+    file += "".join(f" --backend {name}" for name in args.backend)
     return ready_build(
         Maker(supervisor, engine, plan, tree, sealed),
         make=args.build,

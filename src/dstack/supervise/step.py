@@ -230,8 +230,8 @@ class Supervisor:
             return event
         from .keep import keep_build
 
-        engine = self.engine_of(run.plan)
-        return Ended(event.at, keep_build(self.home, self.snapshots, engine, run, end))
+        site = self.site_of(run.plan)
+        return Ended(event.at, keep_build(self.home, self.snapshots, site, run, end))
 
     def _relaunch(self, run: Run, attempt: int) -> None:
         """Start again what was started, but of which nothing is to be seen."""
