@@ -13,7 +13,6 @@ import pytest
 
 from dstack.engines.base import Job
 from dstack.engines.process import ProcessEngine
-from dstack.hosts.local import LocalHost
 from dstack.paths import Home
 from dstack.run.model import Run
 from dstack.run.observation import Exited
@@ -177,14 +176,15 @@ def test_watch_tells_of_the_end(quick: Bench) -> None:
     directory = quick.start("until [ -e go ]; do sleep 0.02; done")
     quick.running(directory)
     host = quick.engine.host
-    assert isinstance(host, LocalHost)
     keeper = ProcessId.parse(os.readlink(directory / "pid"))
-    fd = host.watch(keeper)
-    assert fd is not None
+    watch = host.watch([keeper])
+    assert watch.ended() == set()
     (directory.parent / "code" / "go").touch()
-    assert select.select([fd], [], [], 60)[0]
-    os.close(fd)
+    assert select.select([watch], [], [], 60)[0]
+    watch.close()
     assert isinstance(quick.poll(directory), Exited)
-    assert host.watch(keeper) is None
+    late = host.watch([keeper])
+    assert late.ended() == {keeper}
+    late.close()
     assert not host.signal(keeper, signal.SIGTERM)
     assert sys.platform == "linux"
