@@ -10,6 +10,7 @@
   code/                    the content-addressed store of code, and one index per project
   cache/                   what `cache:` keeps between runs
   envs/                    templates and spare environments
+  guard/                   links to the jobs whose max_duration is watched, and who watches
   images/                  who the user of a container image is, by the image's id
   builds/RUN_ID/           what the build stage of that run made, and what it was made from
   runs/RUN_ID/             one run
@@ -42,6 +43,7 @@ class Home:
         self.code = root / "code"
         self.cache = root / "cache"
         self.envs = root / "envs"
+        self.guard = root / "guard"
         self.images = root / "images"
         self.builds = root / "builds"
         self.runs = root / "runs"

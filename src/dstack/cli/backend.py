@@ -94,7 +94,7 @@ def ask_engines(backend: Backend) -> tuple[Engine, ...]:
     """What the container engines answer that the backend may use."""
     if backend.engine == "process":
         return ()
-    from ..engines.choice import find_command, version_of
+    from ..engines.choice import version_of
     from ..engines.clients import CLIENTS
     from ..hosts.local import LocalHost
 
@@ -102,7 +102,7 @@ def ask_engines(backend: Backend) -> tuple[Engine, ...]:
     for client in CLIENTS.values():
         if backend.engine not in ("auto", client.name):
             continue
-        path = find_command(client, os.environ)
+        path = LocalHost().commands([client.name]).get(client.name)
         if path is None:
             error = f"{client.product} is not installed"
             found.append(Engine(client.name, error=error, hint=f"see {client.install}"))

@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         from .prepare import Request
 
         supervisor = make_supervisor(home)
-        request = Request(home, supervisor.vault, args, args.rest, project)
+        request = Request(home, supervisor.vault, supervisor.sites, args, args.rest, project)
         if pending is None:
             return _dry_run(request, supervisor)
         submitted = _submit(request, supervisor, pending)

@@ -53,6 +53,7 @@ class ContainerEngine(FolderEngine):
             envs="",
             uv="",
             builds=os.fspath(self.home.builds),
+            guard=os.fspath(self.home.guard),
         )
         inside = Inside(
             client=self.client,
@@ -86,7 +87,7 @@ class ContainerEngine(FolderEngine):
 
     def body(self) -> str:
         """See FolderEngine."""
-        return "\n".join(map(part, ("build.sh", "container.sh", "job.sh")))
+        return "\n".join(map(part, ("build.sh", "container.sh", "guard.sh", "job.sh")))
 
     def put(self, job: Job, values: Mapping[str, str]) -> None:
         """See FolderEngine. What the container sees lies in a folder of its own."""
@@ -109,7 +110,7 @@ class ContainerEngine(FolderEngine):
         from .docker_socket import look_up
 
         image, environ = msgspec.json.decode(lookup, type=tuple[str, dict[str, str]])
-        found = look_up(image, environ)
+        found = look_up(image, environ, self.host)
         if found is None:
             return {}
         box["image"] = File(os.fsencode(found.facts))
@@ -123,18 +124,18 @@ class ContainerEngine(FolderEngine):
         return File(credentials(self.client, image, name, password).encode())
 
     def under_way(
-        self, directory: Path, pid: int | None, shown: Sequence[Content | None]
+        self, directory: Path, keeper: str | None, shown: Sequence[Content | None]
     ) -> Observation:
         """See FolderEngine. What the engine does not tell is unknown."""
         stage, running, unknown, image, pull = shown
         if unknown is not None:
             return Unknown(_explained(self.client, "", unknown))
         if running is not None:
-            return Running(pid, running.at, image_id=_image_id(image))
+            return Running(keeper, running.at, image_id=_image_id(image))
         words = stage.data.split() if stage else []
         if words[:2] == [b"environment", b"1"]:
-            return Preparing(_pulling(pull), pid)
-        return Preparing("setup" if words[:1] == [b"setup"] else "environment", pid)
+            return Preparing(_pulling(pull), keeper)
+        return Preparing("setup" if words[:1] == [b"setup"] else "environment", keeper)
 
     def ended(self, directory: Path, end: Exit) -> Exit:
         """See FolderEngine."""
@@ -199,10 +200,10 @@ class ContainerEngine(FolderEngine):
         if self.client is DOCKER:
             from .docker_socket import look_up_id
 
-            if found := look_up_id(image, environ):
+            if found := look_up_id(image, environ, self.host):
                 return found
         argv = [plan.client, "image", "inspect", "--format", "{{.Id}}", image]
-        done = self.host.run(argv, env=_with(environ), timeout=_TIMEOUT)
+        done = self.host.run(argv, env=self._with(environ), timeout=_TIMEOUT)
         return done.out.decode("utf-8", "replace").strip() if done.code == 0 else ""
 
     def build_image(self, directory: Path) -> tuple[str, int] | None:
@@ -214,7 +215,7 @@ class ContainerEngine(FolderEngine):
     def discard_image(self, image: str, client: str, environ: Mapping[str, str]) -> None:
         """See Engine."""
         argv = [client, "image", "rm", image]
-        done = self.host.run(argv, env=_with(environ), timeout=_REMOVE_TIMEOUT)
+        done = self.host.run(argv, env=self._with(environ), timeout=_REMOVE_TIMEOUT)
         said = done.err.decode("utf-8", "replace").strip()
         if done.code != 0 and "no such image" not in said.lower() and "not known" not in said:
             message = f"the image {image} cannot be deleted: {said}"
@@ -222,7 +223,7 @@ class ContainerEngine(FolderEngine):
 
     def take_back(self, run_folder: Path, directory: Path) -> None:
         """See Engine."""
-        if os.getuid() != 0:
+        if self.host.uid != 0:
             self._take_back(run_folder, directory)
 
     def delete(self, run_folder: Path, attempts: Sequence[Path]) -> None:
@@ -235,13 +236,16 @@ class ContainerEngine(FolderEngine):
             self._take_back(run_folder, attempts[-1])
             self.host.delete(run_folder)
 
+    def _with(self, environ: Mapping[str, str]) -> dict[str, str]:
+        return {**self.host.environ, **environ}
+
     def _take_back(self, run_folder: Path, directory: Path) -> None:
         (about,) = self.host.read_many([directory / "job.json"])
         image, _ = _described(about)
         mount = f"type=bind,source={run_folder},target=/.dstack/run"
         options = ["--rm", "--network", "none", "--pull", "never", "--user", "0:0"]
-        own = f"{os.getuid()}:{os.getgid()}"
-        words = ["chown", "-R", own, "/.dstack/run"]
+        # The group of files in dstack's folder is nobody's concern: it is the user's alone.
+        words = ["chown", "-R", str(self.host.uid), "/.dstack/run"]
         argv = ["run", *options, "--security-opt", "label=disable", "--mount", mount]
         argv = [*argv, "--entrypoint", words[0], image, *words[1:]]
         self.host.run(
@@ -259,10 +263,6 @@ class PodmanEngine(ContainerEngine):
     """Podman."""
 
     client = CLIENTS["podman"]
-
-
-def _with(environ: Mapping[str, str]) -> dict[str, str]:
-    return {**os.environ, **environ}
 
 
 def _resolved(parts: Sequence[Part], values: Mapping[str, str]) -> str:

@@ -61,6 +61,7 @@ def render_job(run: Run, attempt: int, places: Places, inside: Inside) -> str:
         "job_code": places.code(plan),
         "job_folder_code": f"{places.run}/code",
         "job_max_duration": str(plan.max_duration) if plan.max_duration else "",
+        "job_guard": places.guard,
         "job_engine": inside.client.name,
         "job_box": container_name(f"{run.id}-{attempt}"),
         "job_image": plan.image or "" if run.build is None else build_image(run.build),

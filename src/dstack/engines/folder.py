@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..errors import CannotStart, HostError
+from ..errors import CannotStart, HostError, HostUnreachable
 from ..hosts.base import Completed, Content, File, Host, ProcessId
 from ..paths import Home
 from ..run.model import Exit, Plan, Run
@@ -83,6 +83,8 @@ class FolderEngine:
                 env={"DSTACK_JOB": f":{job.name}:", "DSTACK_HOME": os.fspath(self.home.root)},
                 output=folder / "keeper.log",
             )
+        except HostUnreachable:
+            raise  # it may have been started, and it is tried again
         except HostError as error:
             message = f"the run could not be started: {error.message}"
             raise CannotStart(message, hint=error.hint) from None
@@ -91,27 +93,40 @@ class FolderEngine:
         """See Engine. What a dead keeper left is ended here, and its `exit` written."""
         try:
             names = ("exit", "pid", "job.sh", *self.shown)
-            contents = self.host.read_many([d / name for d in directories for name in names])
-            keepers = [_keeper(content) for content in contents[1 :: len(names)]]
-            alive = iter(self.host.alive([keeper for keeper in keepers if keeper]))
+            contents, alive = self.host.survey(
+                [d / name for d in directories for name in names], [d / "pid" for d in directories]
+            )
         except HostError as error:
-            return dict.fromkeys(directories, Unknown(error.message))
+            return dict.fromkeys(directories, Unknown(error.message, away=error.transient))
         seen: dict[Path, Observation] = {}
-        for n, (directory, keeper) in enumerate(zip(directories, keepers, strict=True)):
+        for n, (directory, lives) in enumerate(zip(directories, alive, strict=True)):
             exit_, pid, script, *shown = contents[n * len(names) : (n + 1) * len(names)]
-            lives = keeper is not None and next(alive)
-            if exit_:
-                seen[directory] = self._exited(directory, exit_)
-            elif not pid:
-                if script is None:
-                    self.end_lost(directory)
-                seen[directory] = Absent(folder=script is not None)
-            elif lives:
-                pid_ = keeper.pid if keeper else None
-                seen[directory] = self.under_way(directory, pid_, shown)
-            else:
-                seen[directory] = self._bury(directory, keeper)
+            try:
+                found = self._seen(directory, (exit_, pid, script), shown, lives=lives)
+            except HostError as error:
+                found = Unknown(error.message, away=error.transient)
+            seen[directory] = found
         return seen
+
+    def _seen(
+        self,
+        directory: Path,
+        files: tuple[Content | None, Content | None, Content | None],
+        shown: Sequence[Content | None],
+        *,
+        lives: bool,
+    ) -> Observation:
+        """What the job's `exit`, `pid` and `job.sh` and what is shown mean."""
+        exit_, pid, script = files
+        if exit_:
+            return self._exited(directory, exit_)
+        if not pid:
+            if script is None:
+                self.end_lost(directory)
+            return Absent(folder=script is not None)
+        if lives:
+            return self.under_way(directory, _name(pid), shown)
+        return self._bury(directory, _keeper(pid))
 
     def stop(self, directory: Path, *, kill: bool, reason: StopReason = "stopped") -> None:
         """See Engine."""
@@ -179,14 +194,14 @@ class FolderEngine:
         self.host.delete(run_folder)
 
     def under_way(
-        self, directory: Path, pid: int | None, shown: Sequence[Content | None]
+        self, directory: Path, keeper: str | None, shown: Sequence[Content | None]
     ) -> Observation:
         """What a job does whose keeper lives; `shown` is what the files of that name hold."""
         stage, running = shown[0], shown[1]
         if running is not None:
-            return Running(pid, running.at)
+            return Running(keeper, running.at)
         words = stage.data.decode("utf-8", "replace").split() if stage else []
-        return Preparing("setup" if words[:1] == ["setup"] else "environment", pid)
+        return Preparing("setup" if words[:1] == ["setup"] else "environment", keeper)
 
     def ended(self, directory: Path, end: Exit) -> Exit:
         """How a job ended, in words for people where job.sh has none."""
@@ -236,7 +251,7 @@ class FolderEngine:
             except HostError as error:
                 return Unknown(error.message)
             if done.code == _ALIVE:
-                return Running(keeper.pid if keeper else None)
+                return Running()
             if done.code == _UNKNOWN:
                 return Unknown("what is left of the run cannot be ended now")
             if exit_ is None:
@@ -296,6 +311,11 @@ def _keeper(pid: Content | None) -> ProcessId | None:
         return ProcessId.parse(os.fsdecode(pid.data))
     except ValueError:
         return None
+
+
+def _name(pid: Content | None) -> str | None:
+    """A keeper as observations name it."""
+    return os.fsdecode(pid.data) if _keeper(pid) is not None and pid is not None else None
 
 
 def _pid(pid: Content | None) -> int | None:

@@ -2,11 +2,13 @@
 #
 # shellcheck shell=sh disable=SC2154 # what is referenced here is assigned above, in each job
 #
-#   sh job.sh        the keeper: runs the job, waits for its end, writes `exit`
+#   sh job.sh        the keeper: runs the job, waits for its end, writes `exit`; of it are, each a
+#                    shell of its own, `sh job.sh stages LIMITED` and `sh job.sh finish CODE TIMER`
 #   sh job.sh stop   does what `stop` says ("REASON SECONDS"): SIGTERM to everything that the job
 #                    started, SIGKILL after that many seconds
 #   sh job.sh end    for a job whose keeper died: ends what it left, writes `exit`; exits with 3
 #                    when the keeper lives, with 4 when what it left cannot be ended now
+#   sh job.sh guard  stops the jobs of this folder that are over their max_duration (guard.sh)
 #   sh job.sh client ARGUMENTS
 #                    the container engine's command, as this job calls it
 #   sh job.sh probe  whether this host lets us limit memory and cpu
@@ -67,20 +69,6 @@ fail() { # $1 a sentence for people
 read_stop() { # -> $stop_reason, $stop_grace
     read -r stop_reason stop_grace <"$job_folder/stop"
 } 2>/dev/null
-
-set_timer() { # -> $timer: a shell that waits, then stops the job
-    [ -n "$job_max_duration" ] || return 0
-    (
-        # "$!" is set with the fork itself: no moment in which the sleep would be left behind.
-        # SIGKILL, since a shell that has only just forked still swallows what it has a trap for.
-        trap '[ -z "$!" ] || kill -KILL "$!"; exit' TERM
-        sleep "$job_max_duration" &
-        wait "$!"
-        [ -e "$job_folder/stop" ] || echo 'max_duration 10' >"$job_folder/stop"
-        exec /bin/sh "$job_folder/job.sh" stop
-    ) </dev/null >/dev/null 2>&1 &
-    timer=$!
-}
 
 stop() { # one at a time; the one at it reads again what `stop` says
     keeper=$(readlink "$job_folder/pid") || exit 0
@@ -152,30 +140,41 @@ detail=$detail
     mv "$job_folder/exit.new" "$job_folder/exit"
 }
 
-drop_timer() {
-    [ -z "$timer" ] || kill "$timer" 2>/dev/null
-    timer=
-}
-
 keep() {
     identify
     if ! ln -s "$identity" "$job_folder/pid" 2>/dev/null; then
         [ "$(readlink "$job_folder/pid")" = "$identity" ] || exit 0
     fi
-    keeper=$$ timer='' lost=''
+    keeper=$$ timer='' limited=''
     open_sandbox
-    # Before the traps, or it might swallow the signal that ends it.
     set_timer
-    # Handled rather than ignored: what is ignored would be so in the job, too. And the job does
-    # not run with `&`: that would make it ignore SIGINT.
-    trap : HUP INT QUIT TERM USR1 USR2
-    {
-        (
-            [ ! -e "$job_folder/stop" ] || give_up
-            stages
-        ) >>"$job_folder/log" 2>&1 </dev/null
-        code=$?
-    } 2>/dev/null
+    # What waits for the job is a shell that has read these lines only. A job may take weeks, and
+    # a shell that has read this whole file is three times as large. It stays the same process.
+    # Signals are handled rather than ignored meanwhile: what is ignored would be so in the job,
+    # too. And the job does not run with `&`: that would make it ignore SIGINT.
+    small_shell
+    # shellcheck disable=SC2016,SC2086
+    exec $waiter -c 'trap : HUP INT QUIT TERM USR1 USR2
+exec 3>&2 2>/dev/null
+/bin/sh "$0/job.sh" stages "$2" >>"$0/log" 2>&1 </dev/null 3>&-
+set -- "$?" "$1"
+trap "" HUP INT QUIT TERM USR1 USR2
+exec /bin/sh "$0/job.sh" finish "$@" 2>&3 3>&-' "$job_folder" "$timer" "$limited"
+}
+
+small_shell() { # -> $waiter: busybox's is half as large where it is linked statically
+    for waiter in /bin/busybox /usr/bin/busybox; do
+        if [ -x "$waiter" ] && "$waiter" sh -c : 2>/dev/null; then
+            waiter="$waiter sh"
+            return
+        fi
+    done
+    waiter='/bin/sh'
+}
+
+finish() { # $1 what the stages ended with, $2 the timer
+    code=$1 timer=$2 keeper=$$ lost=''
+    recall_sandbox
     settle
     gather_build
     # A second start may have come too late for its values to be read.
@@ -225,6 +224,14 @@ end() { # the keeper is gone: end what it left, and say so where it could not
 
 case ${1-keep} in
 keep) keep ;;
+stages)
+    limited=${2-}
+    recall_sandbox
+    [ ! -e "$job_folder/stop" ] || give_up
+    stages
+    ;;
+finish) finish "$2" "${3-}" ;;
+guard) guard ;;
 stop) stop ;;
 end) end ;;
 probe) probe ;;
@@ -233,7 +240,7 @@ client)
     job_client "$@"
     ;;
 *)
-    echo 'usage: sh job.sh [stop | end | probe | client ...]' >&2
+    echo 'usage: sh job.sh [stop | end | guard | probe | client ...]' >&2
     exit 2
     ;;
 esac

@@ -31,6 +31,7 @@ class ProcessEngine(FolderEngine):
             cache=os.fspath(self.home.cache),
             envs=os.fspath(self.home.envs),
             builds=os.fspath(self.home.builds),
+            guard=os.fspath(self.home.guard),
             uv=(self.host.uv() or "") if run.plan.python else "",
         )
         script, needs = render(run, attempt, places, self.body())
@@ -47,4 +48,4 @@ class ProcessEngine(FolderEngine):
 
 def process_body() -> str:
     """The part of job.sh that is the same for every job."""
-    return "\n".join(map(part, ("environment.sh", "build.sh", "process.sh", "job.sh")))
+    return "\n".join(map(part, ("environment.sh", "build.sh", "process.sh", "guard.sh", "job.sh")))

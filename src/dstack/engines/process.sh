@@ -97,14 +97,15 @@ out_of_memory() { # whether the limit had a process killed (cgroup-v2.rst, memcg
 
 # -- everything the job started --
 
-members() { # -> $members: pids, without the keeper, its timer and this shell
+members() { # -> $members: pids, without the keeper, this shell and the guard
     members=
     if [ -n "$cgroup" ] && [ -r "$cgroup/cgroup.procs" ]; then
         while read -r pid; do
             [ "$pid" = $$ ] || members="$members $pid"
         done <"$cgroup/cgroup.procs"
         [ "$1" = all ] || return 0
-    elif [ "$1" = quick ] && [ -n "${DSTACK_SUBREAPER-}" ] && [ -r "/proc/$$/task/$$/children" ]; then
+    elif [ "$1" = quick ] && [ "$keeper" = $$ ] && [ -n "${DSTACK_SUBREAPER-}" ] &&
+        [ -r "/proc/$$/task/$$/children" ]; then
         # Orphans come to the keeper: without children there is nothing left.
         children=
         read -r children <"/proc/$$/task/$$/children"
@@ -123,12 +124,14 @@ scan() { # by the mark in the environment, the keeper's session, and the tree be
         done
     fi
     processes
+    # Orphans come to the keeper where it adopts them; the guard may be one, and is for all jobs.
+    find_guard
     members='' grown=1
     while [ -n "$grown" ]; do
         grown=
         while read -r pid ppid sid state; do
             case $state in Z* | X*) continue ;; esac
-            case $pid in "" | "$$" | "$keeper") continue ;; esac
+            case $pid in "" | "$$" | "$keeper" | "$guard") continue ;; esac
             case " $members " in *" $pid "*) continue ;; esac
             if [ "$sid" = "$keeper" ] || [ "$ppid" = "$keeper" ]; then
                 :

@@ -20,6 +20,7 @@ class Places(msgspec.Struct, frozen=True):
     envs: str
     uv: str
     builds: str = ""
+    guard: str = ""
 
     def code(self, plan: Plan) -> str:
         """The folder in which the commands run."""
@@ -149,6 +150,7 @@ def _job(run: Run, attempt: int, places: Places) -> list[str]:
         "job_uv": places.uv,
         "job_setup": "yes" if plan.setup else "",
         "job_max_duration": str(plan.max_duration) if plan.max_duration else "",
+        "job_guard": places.guard,
         "job_memory": _most(plan.resources.memory, 1) if plan.enforce else "",
         "job_cpu": _most(plan.resources.cpu, 1000) if plan.enforce else "",
         "job_cgroup_root": CGROUPS,

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
+
+if TYPE_CHECKING:
+    from socket import socket
 
 
 class File(msgspec.Struct, frozen=True):
@@ -198,6 +201,27 @@ class Host(Protocol):
 
     def delete(self, path: Path) -> None:
         """Delete a file or a folder with all that is in it; nothing when it is not there."""
+        ...
+
+    @property
+    def uid(self) -> int:
+        """The user's number there."""
+        ...
+
+    @property
+    def environ(self) -> Mapping[str, str]:
+        """The environment that commands have there."""
+        ...
+
+    def commands(self, names: Sequence[str]) -> dict[str, str]:
+        """The absolute paths of those of these commands that are on its PATH."""
+        ...
+
+    def dial(self, path: str) -> socket | None:
+        """A connection to a service's socket; None where asking its command is cheaper.
+
+        Raises HostError when nothing listens there.
+        """
         ...
 
     def uv(self) -> str | None:

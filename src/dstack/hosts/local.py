@@ -17,11 +17,14 @@ from .base import Completed, Content, File, ProcessId
 from .environment import passed_through
 
 if TYPE_CHECKING:
+    from socket import socket
+
     from .local_streams import LocalStream, LocalWatch
 
 # What Python or a shell above us may have set to "ignore" must not reach the run's commands.
 _RESET_SIGNALS = ("HUP", "INT", "QUIT", "PIPE", "ALRM", "TERM", "USR1", "USR2", "CHLD")
 _RESET_TERMINAL_SIGNALS = ("TSTP", "TTIN", "TTOU", "XFSZ")
+_LISTENS = 10.0  # seconds that a service has to accept a connection
 # ESRCH: a process that ended while its file in /proc was open, proc(5).
 _MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ESRCH)
 
@@ -236,6 +239,36 @@ class LocalHost:
         except (OSError, shutil.Error) as error:
             message = f"cannot delete {path}: {getattr(error, 'strerror', None) or error}"
             raise HostError(message) from None
+
+    @property
+    def uid(self) -> int:
+        """See Host."""
+        return os.getuid()
+
+    @property
+    def environ(self) -> Mapping[str, str]:
+        """See Host."""
+        return os.environ
+
+    def commands(self, names: Sequence[str]) -> dict[str, str]:
+        """See Host."""
+        from shutil import which
+
+        return {name: path for name in names if (path := which(name))}
+
+    def dial(self, path: str) -> socket:
+        """See Host."""
+        from socket import AF_UNIX, socket
+
+        link = socket(AF_UNIX)
+        try:
+            link.settimeout(_LISTENS)
+            link.connect(path)
+        except OSError as error:
+            link.close()
+            message = f"nothing listens on {path}: {error.strerror}"
+            raise HostError(message) from None
+        return link
 
     def uv(self) -> str | None:
         """See Host: beside the Python that runs dstack, else where the package says, else PATH."""

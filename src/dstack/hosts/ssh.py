@@ -387,6 +387,28 @@ class SshHost:
             if isinstance(local, Path):
                 local.unlink(missing_ok=True)
 
+    @property
+    def uid(self) -> int:
+        """See Host."""
+        return self.hello.uid
+
+    @property
+    def environ(self) -> Mapping[str, str]:
+        """See Host: that of the login session."""
+        return self.hello.env
+
+    def commands(self, names: Sequence[str]) -> dict[str, str]:
+        """See Host."""
+        script = 'for name; do command -v "$name" || echo; done'
+        done = self.run(["/bin/sh", "-c", script, "sh", *names], timeout=_ANSWER)
+        paths = os.fsdecode(done.out).splitlines()
+        return {
+            name: path for name, path in zip(names, paths, strict=False) if path.startswith("/")
+        }
+
+    def dial(self, path: str) -> None:
+        """See Host."""
+
     def uv(self) -> str | None:
         """See Host: where it is on PATH, where its installer puts it, or below dstack's folder."""
         if self._uv is None:

@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import DstackError, StoreError
 from ..paths import Home
@@ -14,6 +15,9 @@ from .project import FOLDERS_FILE, Project, repository_around
 from .spare import Spares, make_folders
 from .store import EMPTY_TREE, GitFailed, ObjectStore, remove_folder
 from .update import Progress, Update
+
+if TYPE_CHECKING:
+    from ..hosts.base import Host
 
 _NEARLY_FULL = 64_000_000  # bytes
 _ATTEMPTS = 4  # a file that changes while it is read is read again
@@ -173,6 +177,30 @@ class Snapshots:
                 raise _not_checked_out(tree, target, error) from None
         finally:
             _clear(target)
+
+    def send(
+        self,
+        project: Path,
+        tree: str,
+        host: Host,
+        places: tuple[Path, Path],
+        progress: Callable[[Progress], None] | None = None,
+    ) -> int:
+        """Make a folder on another host with the tree's content; the bytes of content sent.
+
+        `places` there are where the host keeps the code of projects, and the folder, which
+        appears complete or not at all. Raises HostError, StoreError.
+        """
+        from .send import Sender
+
+        folder = Path(os.path.realpath(project))
+        key = Project(self._store, folder, repository_around(folder)).key
+        with self._store.opened():
+            kept = places[0] / f"{key[:24]}-{self._store.name()}"
+            try:
+                return Sender(self._store, key, host, kept).lay(tree, places[1], progress)
+            except GitFailed as error:
+                raise _not_checked_out(tree, places[1], error) from None
 
     def entries(self, tree: str) -> dict[bytes, bytes]:
         """The files of a tree: name, and one word for mode and content.

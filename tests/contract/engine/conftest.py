@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from dstack.config.backends import Backend, EngineChoice
 from dstack.config.shapes import EnvVar, Text
 from dstack.engines import get_engine
+from dstack.engines.base import Job
 from dstack.engines.choice import choose_engine
 from dstack.engines.folder import FolderEngine
 from dstack.engines.process import ProcessEngine
@@ -26,6 +28,24 @@ from tests.engines.services import Services
 DEADLINE = 60.0  # seconds; generous, for a loaded machine
 
 SHELLS = {"dash": ("/usr/bin/dash",), "busybox": ("/usr/bin/busybox", "sh"), "bash": ("/bin/bash",)}
+
+
+class OneShell(ProcessEngine):
+    """Everything of the keeper's in one shell, whatever else this machine has."""
+
+    def body(self) -> str:
+        body = super().body().replace("/bin/busybox /usr/bin/busybox", "/nowhere")
+        return body.replace("/bin/sh", " ".join(self.shell))
+
+
+class WithoutCgroups(OneShell):
+    """As on a machine whose control groups are not ours to use."""
+
+    def plan(self, run: Run, run_folder: Path, attempt: int) -> Job:
+        job = super().plan(run, run_folder, attempt)
+        script = job.script.replace("job_cgroup_root='/sys/fs/cgroup'", "job_cgroup_root='/none'")
+        assert script != job.script
+        return msgspec.structs.replace(job, script=script)
 
 
 def wait_for(condition: Callable[[], Any], what: str) -> Any:
@@ -136,7 +156,8 @@ class Bench:
         def look() -> int | None:
             seen = self.poll(directory)
             assert not isinstance(seen, Exited), (seen, self.log(directory))
-            return seen.pid if isinstance(seen, Running) else None
+            keeper = seen.keeper if isinstance(seen, Running) else None
+            return int(keeper.partition(":")[0]) if keeper else None
 
         pid: int = wait_for(look, "the commands to run")
         return pid
@@ -174,16 +195,14 @@ def home(tmp_path: Path) -> Home:
 @pytest.fixture(params=SHELLS)
 def bench(request: pytest.FixtureRequest, home: Home) -> Iterator[Bench]:
     """Every test is done with each shell as the keeper's."""
-    found = Bench(ProcessEngine(home, shell=SHELLS[request.param], grace=3))
+    found = Bench(OneShell(home, shell=SHELLS[request.param], grace=3))
     yield found
     finish(found)
 
 
 def in_containers(engine: Engine, home: Home, **plan: Any) -> Bench:
     """A bench whose runs are containers of a real engine."""
-    choice = choose_engine(
-        Backend(engine=cast(EngineChoice, engine.name)), image=True, environ=os.environ
-    )
+    choice = choose_engine(Backend(engine=cast(EngineChoice, engine.name)), image=True)
     made = get_engine(engine.name, home)
     assert isinstance(made, FolderEngine)
     made.grace = 3
@@ -196,7 +215,7 @@ def in_containers(engine: Engine, home: Home, **plan: Any) -> Bench:
 def any_bench(request: pytest.FixtureRequest, home: Home) -> Iterator[Bench]:
     """For what holds wherever a run is: each shell as a process's keeper, each container engine."""
     if request.param in SHELLS:
-        found = Bench(ProcessEngine(home, shell=SHELLS[request.param], grace=3))
+        found = Bench(OneShell(home, shell=SHELLS[request.param], grace=3))
     else:
         found = in_containers(request.getfixturevalue(request.param), home)
     yield found

@@ -8,16 +8,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 import pytest
 
-from dstack.engines.base import Job
-from dstack.engines.process import ProcessEngine
+from dstack.hosts.local import LocalHost
 from dstack.paths import Home
-from dstack.run.model import Run
 from dstack.run.observation import Exited
 
-from .conftest import SHELLS, Bench, finish, gone, wait_for
+from .conftest import SHELLS, Bench, OneShell, WithoutCgroups, finish, gone, wait_for
 
 # A grandchild with a session of its own whose parent is gone, and whose environment is empty.
 HIDDEN = (
@@ -25,23 +22,13 @@ HIDDEN = (
 )
 
 
-class WithoutCgroups(ProcessEngine):
-    """As on a machine whose control groups are not ours to use."""
-
-    def plan(self, run: Run, run_folder: Path, attempt: int) -> Job:
-        job = super().plan(run, run_folder, attempt)
-        script = job.script.replace("job_cgroup_root='/sys/fs/cgroup'", "job_cgroup_root='/none'")
-        assert script != job.script
-        return msgspec.structs.replace(job, script=script)
-
-
 @pytest.fixture(params=[*SHELLS, "without-cgroups"])
 def any_bench(request: pytest.FixtureRequest, home: Home) -> Iterator[Bench]:
     kind = request.param
     if kind in SHELLS:
-        found = Bench(ProcessEngine(home, shell=SHELLS[kind], grace=3))
+        found = Bench(OneShell(home, shell=SHELLS[kind], grace=3))
     else:
-        found = Bench(WithoutCgroups(home, grace=3))
+        found = Bench(WithoutCgroups(home, shell=SHELLS["dash"], grace=3))
     yield found
     finish(found)
 
@@ -176,15 +163,14 @@ def test_watch_tells_of_the_end(quick: Bench) -> None:
     directory = quick.start("until [ -e go ]; do sleep 0.02; done")
     quick.running(directory)
     host = quick.engine.host
+    assert isinstance(host, LocalHost)
     keeper = ProcessId.parse(os.readlink(directory / "pid"))
     watch = host.watch([keeper])
-    assert watch.ended() == set()
+    assert not watch.ended()
     (directory.parent / "code" / "go").touch()
-    assert select.select([watch], [], [], 60)[0]
+    assert select.select([watch.fileno()], [], [], 60)[0]
+    assert watch.ended() == {keeper}
     watch.close()
     assert isinstance(quick.poll(directory), Exited)
-    late = host.watch([keeper])
-    assert late.ended() == {keeper}
-    late.close()
     assert not host.signal(keeper, signal.SIGTERM)
     assert sys.platform == "linux"
