@@ -71,7 +71,10 @@ class Stream(Protocol):
 
 
 class Watch(Protocol):
-    """Tells of the end of processes. `fileno` is readable when one may have ended."""
+    """Tells of the end of processes. `fileno` becomes readable when one may have ended.
+
+    Ask `ended` before you wait: another request may have taken what was to be read there.
+    """
 
     def fileno(self) -> int:
         """For poll(2); it stays the same as long as the watch lives."""
