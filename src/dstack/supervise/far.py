@@ -20,7 +20,6 @@ from ..run.model import Plan, Remote, Run
 from ..snapshot import Progress, Snapshots
 from .sites import Site
 
-
 # Seconds before a host is asked again that did not answer: at first, and at most.
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 10.0
 
@@ -54,7 +53,9 @@ class FarSite(Site):
 
     def twin(self) -> FarSite:
         """The same host over a connection of its own, for another thread."""
-        return FarSite(make_host(self._host.name, self._remote, self._here), self._remote, self._here)
+        return FarSite(
+            make_host(self._host.name, self._remote, self._here), self._remote, self._here
+        )
 
     def sockets(self) -> str:
         """A folder of this machine for the sockets that lead there."""

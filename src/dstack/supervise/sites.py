@@ -138,4 +138,3 @@ class Sites:
             host = site.host()
             if host is not None:
                 host.close()
-

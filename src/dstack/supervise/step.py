@@ -116,7 +116,9 @@ class Supervisor:
 
     def _observe(self, run: Run, attempt: int) -> Observation:
         directory = self._directory(run, attempt)
-        seen = self._seen.pop((run.id, attempt), None) or self._poll(run.plan, [directory])[directory]
+        seen = (
+            self._seen.pop((run.id, attempt), None) or self._poll(run.plan, [directory])[directory]
+        )
         if isinstance(seen, Running | Preparing) and seen.keeper is not None:
             self._keepers[run.id] = seen.keeper
         if isinstance(seen, Preparing):
