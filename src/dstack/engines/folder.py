@@ -44,7 +44,7 @@ class FolderEngine:
         if host is None:
             from ..hosts.local import LocalHost
 
-            host = LocalHost()
+            host = LocalHost(home.root)
         self.home = home
         self.host = host
         self.shell = tuple(shell)

@@ -92,6 +92,18 @@ class Watch(Protocol):
         ...
 
 
+class Machine(msgspec.Struct, frozen=True):
+    """What a host has: `memory` and `disk` (free, where dstack's folder lies) are bytes.
+
+    `pythons` are interpreters that are known without a search: "3.11" to an absolute path.
+    """
+
+    cpus: int
+    memory: int
+    disk: int
+    pythons: Mapping[str, str] = {}
+
+
 class Host(Protocol):
     """A machine. Raises HostError (HostUnreachable) when it does not do as asked; OSError never.
 
@@ -227,6 +239,10 @@ class Host(Protocol):
 
         Raises HostError when nothing listens there.
         """
+        ...
+
+    def machine(self) -> Machine | None:
+        """What can be told without starting anything there; None: nothing."""
         ...
 
     def uv(self) -> str | None:

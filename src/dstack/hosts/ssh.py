@@ -414,6 +414,9 @@ class SshHost:
     def dial(self, path: str) -> None:
         """See Host."""
 
+    def machine(self) -> None:
+        """See Host: all of it is asked for together, with a script."""
+
     def uv(self) -> str | None:
         """See Host: where it is on PATH, where its installer puts it, or below dstack's folder."""
         if self._uv is None:
