@@ -175,6 +175,9 @@ def _forward(supervisor: Supervisor, stored: Stored, stack: ExitStack) -> None:
     from .localports import shares_ports
 
     run = stored.run
+    if run.plan.remote is not None:
+        _tunnel(supervisor, stored, stack)
+        return
     shared = shares_ports(run.plan)
     foreign = guarded(run.plan.ports, run.ports) if shared else frozenset()
 
@@ -192,6 +195,17 @@ def _forward(supervisor: Supervisor, stored: Stored, stack: ExitStack) -> None:
         allowed=allowed if foreign else None,
         where=None if shared else where,
     )
+    forwarder.start()
+    stack.callback(forwarder.close)
+
+
+def _tunnel(supervisor: Supervisor, stored: Stored, stack: ExitStack) -> None:
+    from ..ports.forward import Forwarder
+    from ..supervise.tunnels import Tunnels
+
+    tunnels = Tunnels(supervisor.sites, lambda: stored.run)
+    stack.callback(tunnels.close)
+    forwarder = Forwarder(stored.run.ports, shared=False, where=tunnels.where)
     forwarder.start()
     stack.callback(forwarder.close)
 

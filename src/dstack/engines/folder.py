@@ -44,7 +44,7 @@ class FolderEngine:
         if host is None:
             from ..hosts.local import LocalHost
 
-            host = LocalHost()
+            host = LocalHost(home.root)
         self.home = home
         self.host = host
         self.shell = tuple(shell)
@@ -268,6 +268,11 @@ _ALIVE, _UNKNOWN = 3, 4
 def part(name: str) -> str:
     """One of the scripts that lie beside this file."""
     return (Path(__file__).parent / name).read_text(encoding="utf-8")
+
+
+def gpu_part(plan: Plan) -> str:
+    """The part that chooses GPUs, for a job that has any."""
+    return part("gpus.sh") if plan.gpus else ""
 
 
 def describe_job(run: Run, attempt: int) -> str:

@@ -71,7 +71,10 @@ class Stream(Protocol):
 
 
 class Watch(Protocol):
-    """Tells of the end of processes. `fileno` is readable when one may have ended."""
+    """Tells of the end of processes. `fileno` becomes readable when one may have ended.
+
+    Ask `ended` before you wait: another request may have taken what was to be read there.
+    """
 
     def fileno(self) -> int:
         """For poll(2); it stays the same as long as the watch lives."""
@@ -87,6 +90,18 @@ class Watch(Protocol):
     def close(self) -> None:
         """Watch no more."""
         ...
+
+
+class Machine(msgspec.Struct, frozen=True):
+    """What a host has: `memory` and `disk` (free, where dstack's folder lies) are bytes.
+
+    `pythons` are interpreters that are known without a search: "3.11" to an absolute path.
+    """
+
+    cpus: int
+    memory: int
+    disk: int
+    pythons: Mapping[str, str] = {}
 
 
 class Host(Protocol):
@@ -201,6 +216,11 @@ class Host(Protocol):
         ...
 
     @property
+    def platform(self) -> str:
+        """`linux-x86_64`: the system and the machine, as uname has them, in small letters."""
+        ...
+
+    @property
     def uid(self) -> int:
         """The user's number there."""
         ...
@@ -219,6 +239,10 @@ class Host(Protocol):
 
         Raises HostError when nothing listens there.
         """
+        ...
+
+    def machine(self) -> Machine | None:
+        """What can be told without starting anything there; None: nothing."""
         ...
 
     def uv(self) -> str | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import HostError
-from .base import Completed, Content, File, ProcessId
+from .base import Completed, Content, File, Machine, ProcessId
 from .environment import passed_through
 
 if TYPE_CHECKING:
@@ -241,6 +241,12 @@ class LocalHost:
             raise HostError(message) from None
 
     @property
+    def platform(self) -> str:
+        """See Host."""
+        found = os.uname()
+        return f"{found.sysname}-{found.machine}".lower()
+
+    @property
     def uid(self) -> int:
         """See Host."""
         return os.getuid()
@@ -269,6 +275,12 @@ class LocalHost:
             message = f"nothing listens on {path}: {error.strerror}"
             raise HostError(message) from None
         return link
+
+    def machine(self) -> Machine:
+        """See Host."""
+        from .local_machine import look_at_machine
+
+        return look_at_machine(self.root)
 
     def uv(self) -> str | None:
         """See Host: beside the Python that runs dstack, else where the package says, else PATH."""

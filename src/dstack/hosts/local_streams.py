@@ -115,17 +115,17 @@ def unpack(archive: Iterable[bytes], folder: Path) -> None:
         raise HostError(message) from None
     assert child.stdin is not None  # noqa: S101 - made a pipe
     assert child.stderr is not None  # noqa: S101
-    try:
-        for part in archive:
-            child.stdin.write(part)
-        child.stdin.close()
-    except BrokenPipeError:
-        pass  # it says why
-    except BaseException:
-        child.kill()
-        child.wait()
-        raise
-    said = child.stderr.read().decode("utf-8", "replace").strip().splitlines()
-    child.stderr.close()
-    if child.wait() != 0:
+    # Leaving closes what is left open; a tar that gets no more ends by itself.
+    with child:
+        try:
+            for part in archive:
+                child.stdin.write(part)
+            child.stdin.close()
+        except BrokenPipeError:
+            pass  # it says why
+        except BaseException:
+            child.kill()
+            raise
+        said = child.stderr.read().decode("utf-8", "replace").strip().splitlines()
+    if child.returncode != 0:
         raise HostError(f"cannot write to {folder}: {said[0] if said else 'tar failed'}")

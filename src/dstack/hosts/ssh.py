@@ -27,6 +27,7 @@ from .ssh_requests import (
     printed,
     put_text,
     quote,
+    unpack_text,
     words,
 )
 from .ssh_streams import FollowStream, run_line, send_tree
@@ -299,13 +300,13 @@ class SshHost:
             if len(head) > _INLINE:
                 whole = False
                 break
-        place = quote(os.fspath(folder))
+        name = os.fspath(folder)
         what = f"cannot write to {folder}"
         if not whole:
             if self._deferred:
                 self._flush()
             self._open()
-            send_tree(self.master, place, itertools.chain((bytes(head),), parts), what)
+            send_tree(self.master, name, itertools.chain((bytes(head),), parts), what)
             return
         data, flags = bytes(head), b"-xopf"
         if self.hello.gzip:
@@ -313,8 +314,7 @@ class SshHost:
 
             pack = zlib.compressobj(wbits=31)
             data, flags = pack.compress(data) + pack.flush(), b"-xozpf"
-        text = b"mkdir -p %s && %s | tar %s - -C %s" % (place, printed(data), flags, place)
-        self._do(done_text(text), what)
+        self._do(done_text(unpack_text(name, printed(data) + b" | ", flags)), what)
 
     def list_folder(self, folder: Path) -> list[str]:
         """See Host."""
@@ -388,6 +388,11 @@ class SshHost:
                 local.unlink(missing_ok=True)
 
     @property
+    def platform(self) -> str:
+        """See Host."""
+        return f"{self.hello.system}-{self.hello.machine}".lower()
+
+    @property
     def uid(self) -> int:
         """See Host."""
         return self.hello.uid
@@ -409,6 +414,9 @@ class SshHost:
     def dial(self, path: str) -> None:
         """See Host."""
 
+    def machine(self) -> None:
+        """See Host: all of it is asked for together, with a script."""
+
     def uv(self) -> str | None:
         """See Host: where it is on PATH, where its installer puts it, or below dstack's folder."""
         if self._uv is None:
@@ -418,7 +426,7 @@ class SshHost:
 
 
 class SshWatch:
-    """See Watch."""
+    """See Watch. The end of a process is told over the channel that requests are answered on."""
 
     def __init__(self, channel: Channel, processes: Sequence[ProcessId]) -> None:
         self._channel = channel

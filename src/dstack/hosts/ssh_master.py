@@ -33,7 +33,7 @@ class Master:
         """`state` is dstack's folder on this machine."""
         self.options = options
         about = f"{options.host}\n{options.identity_file}"
-        self._prefix = f"{_socket_folder(state)}/{digest(about.encode())[:8]}-"
+        self._prefix = f"{socket_folder(state)}/{digest(about.encode())[:8]}-"
         # No mark of a run's processes: this one is shared by all, and outlives them.
         self.env = {k: v for k, v in os.environ.items() if not k.startswith("DSTACK_")}
 
@@ -136,7 +136,7 @@ def _can_ask() -> bool:
         return False
 
 
-def _socket_folder(state: Path) -> str:
+def socket_folder(state: Path) -> str:
     """Where sockets lie: in dstack's folder, or where the path is shorter. Raises HostError."""
     name = f"dstack-{digest(os.fsencode(state))[:8]}"
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import msgspec
+
+from ..config.address import parse_address
 
 # The longest path that a socket can have everywhere (sun_path of macOS), without the final zero.
 _SOCKET_LENGTH = 103
@@ -28,34 +29,6 @@ class SshOptions(msgspec.Struct, frozen=True):
     host: str
     identity_file: str | None = None
     root: str = "~/.dstack"
-
-
-class Address(msgspec.Struct, frozen=True):
-    """`host` as ssh takes it; user and port when they were written with it."""
-
-    host: str
-    user: str | None = None
-    port: int | None = None
-
-
-def parse_address(text: str) -> Address:
-    """`alias`, `user@host`, `host:port`, `user@host:port`, `[::1]:port`. Raises ValueError."""
-    user, at, rest = text.rpartition("@")
-    if at and (not user or user.startswith("-")):
-        raise ValueError("the user before @ is missing")
-    host, port = rest, None
-    found = re.fullmatch(r"\[([0-9A-Fa-f:.%\w]+)\](?::([0-9]+))?", rest)
-    if found:
-        host, port = found.group(1), found.group(2)
-    elif rest.count(":") == 1:
-        host, _, port = rest.partition(":")
-        if not port.isdigit():
-            raise ValueError(f'"{port}" is not a port')
-    if not re.fullmatch(r"[^\s\-@/'\"\\][^\s@/'\"\\]*", host):
-        raise ValueError(f'"{host}" is not the name of a host')
-    if port is not None and not 0 < int(port) < 65536:
-        raise ValueError(f"{port} is not a port")
-    return Address(host, user or None, int(port) if port is not None else None)
 
 
 def socket_fits(folder: str) -> bool:

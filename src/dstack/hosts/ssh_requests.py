@@ -89,6 +89,20 @@ def done_text(command: bytes) -> bytes:
     return b"d_said=$( { " + command + b'\n} 2>&1 ); report $? "$d_said"'
 
 
+def unpack_text(folder: str, archive: bytes, flags: bytes) -> bytes:
+    """Unpack what `archive`, a command and a `|` or nothing, gives to tar's stdin.
+
+    Modes are the archive's: GNU's tar takes them as they are, busybox's without what umask takes.
+    """
+    place = quote(folder)
+    return b"umask 077; mkdir -p %s && umask 022 && %star %s - -C %s" % (
+        place,
+        archive,
+        flags,
+        place,
+    )
+
+
 def environment_text(own: Mapping[str, str], env: Mapping[str, str], *, passed: bool) -> bytes:
     """Make the environment of a subshell exactly `env`; `passed`: and what a host passes through.
 

@@ -12,7 +12,7 @@ from ..errors import HostError, HostUnreachable
 from .channel import REMOTE, end_ssh, start_ssh
 from .ssh_errors import ssh_error
 from .ssh_master import Master
-from .ssh_requests import quote
+from .ssh_requests import quote, unpack_text
 
 _STALLED = 60.0  # seconds without a byte going through, after which the host counts as unreachable
 _SSH_FAILED = 255
@@ -95,10 +95,10 @@ class FollowStream:
         end_ssh(self._child)
 
 
-def send_tree(master: Master, place: bytes, archive: Iterable[bytes], what: str) -> None:
-    """Unpack an archive into a folder there; `place` is quoted. Raises HostError, `what` first."""
+def send_tree(master: Master, folder: str, archive: Iterable[bytes], what: str) -> None:
+    """Unpack an archive into a folder there. Raises HostError, whose message begins with `what`."""
     nonce = os.urandom(16).hex().encode()
-    line = b"umask 077; mkdir -p %s && tar -xopf - -C %s && echo %s" % (place, place, nonce)
+    line = unpack_text(folder, b"", b"-xopf") + b" && echo " + nonce
     child = start_line(master, line)
     assert child.stdin is not None and child.stdout is not None and child.stderr is not None  # noqa: S101, PT018
     fds = (child.stdin.fileno(), child.stdout.fileno(), child.stderr.fileno())

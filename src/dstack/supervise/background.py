@@ -199,22 +199,28 @@ class Background:
         if ward.watch is not None and run.status == "running" and run.unknown_since is None:
             ward.due = now + _LOOK_WATCHED
 
+    def _hear(self) -> None:
+        """Whose keeper has ended on another machine; also what came with another answer."""
+        for ward in self.wards.values():
+            if ward.watch is not None and ward.watch.ended():
+                self._unwatch(ward)
+                ward.due = 0.0
+
     def _wait(self) -> None:
         now = time.monotonic()
         soonest = min((ward.due for ward in self.wards.values()), default=now + _ROUND)
         pause = min(max(soonest - now, 0.0), _ROUND)
-        far = [ward for ward in self.wards.values() if ward.watch is not None]
-        connections = {ward.watch.fileno() for ward in far if ward.watch is not None}
+        self._hear()
+        watches = [ward.watch for ward in self.wards.values() if ward.watch is not None]
+        connections = {watch.fileno() for watch in watches}
+        if any(ward.due == 0.0 for ward in self.wards.values()):
+            pause = 0.0
         for descriptor in connections:
             self.poll.register(descriptor, select.POLLIN)
         ready = self.poll.poll(int(pause * 1000) + 1)
         for descriptor in connections:
             self.poll.unregister(descriptor)
-        for ward in far:
-            # What it says may have come with the answer to another question.
-            if ward.watch is not None and ward.watch.ended():
-                self._unwatch(ward)
-                ward.due = 0.0
+        self._hear()
         for descriptor, _ in ready:
             told = self.by_fd.get(descriptor)
             if told is not None:

@@ -32,9 +32,11 @@ class Link:
         self._again = 0.0
         self._keeper: str | None = None
         self._watch: Watch | None = None
+        self._ended = False  # we were told so, and nobody has looked since
 
     def descriptors(self) -> list[int]:
         """What poll(2) shall wait for."""
+        self._notice()  # a connection that broke has no descriptor any more
         found = [self._watch.fileno()] if self._watch is not None else []
         stream = self._mirror.descriptor() if self._mirror is not None else None
         return found if stream is None else [*found, stream]
@@ -43,10 +45,9 @@ class Link:
         """Take in what has come; whether the job shall be looked at now."""
         if self._mirror is not None:
             self._mirror.pump()
-        if self._watch is None or not self._watch.ended():
-            return False
-        self._unwatch()
-        return True
+        self._notice()
+        ended, self._ended = self._ended, False
+        return ended
 
     def looked(self, run: Run) -> None:
         """Go on after a look at the job. Raises StoreError."""
@@ -82,7 +83,7 @@ class Link:
 
     def _connect(self, run: Run) -> None:
         keeper = self._supervisor.keeper(run)
-        if keeper is not None and keeper != self._keeper:
+        if keeper is not None and (self._watch is None or keeper != self._keeper):
             self._unwatch()
             self._keeper = keeper
             self._watch = self._host.watch([ProcessId.parse(keeper)])
@@ -99,6 +100,11 @@ class Link:
             return self._mirror.finish()
         except HostError:
             return False
+
+    def _notice(self) -> None:
+        if self._watch is not None and self._watch.ended():
+            self._ended = True
+            self._unwatch()
 
     def _unwatch(self) -> None:
         if self._watch is not None:
