@@ -55,17 +55,12 @@ class CutRound(Round):
         return self.place, ""
 
     @property
-    def fatal(self) -> frozenset[str]:  # type: ignore[override]
-        return frozenset({"keeper", "nobody", *self.victim_kinds} if self.rebooted else {"keeper"})
-
-    @property
-    def rebooted(self) -> bool:
-        """Whether the host was started anew."""
+    def lost(self) -> bool:
         return self.what == "reboot"
 
     @property
     def more_ends(self) -> tuple[tuple[str, str, int], ...]:  # type: ignore[override]
-        return (("failed", "host_restarted", 137),) if self.rebooted else ()
+        return (("failed", "host_restarted", 137),) if self.lost else ()
 
     def runs(self, dstack: Dstack) -> dict[str, Path]:
         return {path.name: path for path in self.host.path(_RUNS).glob("*")}
@@ -113,10 +108,10 @@ class CutRound(Round):
 
     def strike(self, dstack: Dstack, victim: str) -> bool:
         if victim == "nobody":
-            return self.rebooted
+            return False
         if victim == "keeper":
             return sum(kill(pid) for pid in self._keepers()) > 0
-        return super().strike(dstack, victim) or self.rebooted
+        return super().strike(dstack, victim)
 
     def _keepers(self) -> list[int]:
         """The keepers of jobs there, as processes of this machine."""

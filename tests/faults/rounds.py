@@ -92,6 +92,11 @@ class Round:
     def mend(self) -> None:
         """What happens after that."""
 
+    @property
+    def lost(self) -> bool:
+        """Whether the attempt under way may have ended by what happened before the kill."""
+        return False
+
     def unbegun(self, said: str) -> bool:
         """Whether there may be no run at all although nobody killed the command."""
         return False
@@ -308,7 +313,8 @@ def _check_end(plan: Round, run: dict[str, Any], hit: set[str], stopped: bool) -
     natural = ("done", "completed", 0) if own == 0 else ("failed", "command_failed", own)
     end = (run["status"], run["reason"], run["exit_code"])
     allowed = {natural}
-    if plan.fatal & hit and not plan.retry:
+    fatal = plan.lost or bool(plan.fatal & hit)
+    if fatal and not plan.retry:
         allowed |= {("failed", "killed", 137), *plan.more_ends}
     if stopped and run["reason"] == "stopped":
         assert run["status"] == "stopped"
@@ -317,7 +323,7 @@ def _check_end(plan: Round, run: dict[str, Any], hit: set[str], stopped: bool) -
         return
     assert end in allowed, f"{end} is none of {allowed}: {run}"
     # What ends by itself while it is told to stop is not tried again.
-    if plan.retry and end == natural and not plan.fatal & hit and not stopped:
+    if plan.retry and end == natural and not fatal and not stopped:
         assert last == (1 if plan.code == 0 else 2)
 
 
