@@ -7,13 +7,14 @@ import os
 import stat
 import tarfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dstack.errors import HostError
 from dstack.hosts.base import File, ProcessId
-from tests.contract.host.conftest import Place
+from tests.contract.hosts.places import Place
 
 EVERY_BYTE = bytes(range(256))
 NAMES = ("plain", "with space", "it's", '"', "-n", "ünï ✓", ".hidden", "..twice", "new\nline", "$x")
@@ -226,6 +227,18 @@ def test_an_archive_that_is_none(place: Place) -> None:
     place.write(folder / "file", b"")
     with pytest.raises(HostError, match="cannot write to"):
         place.host.put_tree([tree(("a", "file", b"1", 0o644))], folder / "file")
+    assert place.host.run(["echo", "well"]).out == b"well\n"
+
+
+def test_an_archive_whose_maker_fails(place: Place) -> None:
+    folder = place.folder()
+
+    def made() -> Iterator[bytes]:
+        yield tree(("a", "file", bytes(200_000), 0o644))[:150_000]
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        place.host.put_tree(made(), folder)
     assert place.host.run(["echo", "well"]).out == b"well\n"
 
 

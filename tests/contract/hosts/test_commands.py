@@ -7,7 +7,7 @@ import time
 import pytest
 
 from dstack.errors import HostError
-from tests.contract.host.conftest import Place, commands
+from tests.contract.hosts.places import Place, commands
 from tests.support import wait_for
 
 AWKWARD = [
@@ -75,6 +75,8 @@ def test_a_signal_is_told_from_an_exit(place: Place) -> None:
 def test_a_program_that_is_not_there(place: Place) -> None:
     with pytest.raises(HostError, match="cannot run no-such-program: "):
         place.host.run(["no-such-program", "x"])
+    with pytest.raises(HostError, match="cannot run /etc/passwd: "):
+        place.host.run(["/etc/passwd"])
     # The same code from a program that is there means what the program means.
     assert place.host.run(["sh", "-c", "exit 127"]).code == 127
     assert place.host.run(["sh", "-c", "nothing-here"]).code == 127

@@ -1,4 +1,4 @@
-"""Every host there is, for the suite that all of them must pass."""
+"""Every kind of host there is, each in the places where it could behave differently."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from dstack.hosts.local import LocalHost
 from dstack.hosts.ssh import SshHost
 from dstack.hosts.ssh_options import SshOptions
 from tests.engines.machine import wait_until
-from tests.hosts.fixtures import *  # noqa: F403 (that is how fixtures are taken over)
 from tests.hosts.host import Host as Machine
 from tests.hosts.services import Hosts
 from tests.hosts.spec import USERS
+
+__all__ = ["place"]
 
 # What a login shell prints, a jump host or a poor machine must make no difference.
 PLACES = ("local", "alpha", "bare", "inner", "alpha.csh", "alpha.fish", "alpha.noisy")
