@@ -412,12 +412,18 @@ class SshHost:
     def machine(self) -> None:
         """See Host: all of it is asked for together, with a script."""
 
-    def uv(self) -> str | None:
-        """See Host: where it is on PATH, where its installer puts it, or below dstack's folder."""
-        if self._uv is None:
-            answer = self._ask(b"find_uv; finish 0")
-            self._uv = os.fsdecode(answer.data("uv").strip())
-        return self._uv or None
+    def find_uv(self) -> str | None:
+        """See Host: on PATH, where its installer puts it, or below dstack's folder."""
+        return self._uv or self.hello.uv or None
+
+    def uv(self) -> str:
+        """See Host: this machine's own is copied there."""
+        found = self.find_uv()
+        if found is None:
+            from .ssh_uv import install_uv
+
+            found = self._uv = install_uv(self)
+        return found
 
 
 class SshWatch:

@@ -31,7 +31,7 @@ class Frame(msgspec.Struct, frozen=True):
 
 
 class Hello(msgspec.Struct, frozen=True):
-    """Who and where we are on a host; `system` and `machine` are uname's."""
+    """Who and where we are on a host; `system` and `machine` are uname's, `uv` may be empty."""
 
     root: str
     home: str
@@ -40,6 +40,7 @@ class Hello(msgspec.Struct, frozen=True):
     machine: str
     boot: str
     gzip: bool
+    uv: str
     env: Mapping[str, str]
 
 
@@ -141,6 +142,7 @@ def parse_hello(frames: Sequence[Frame]) -> Hello:
         machine=system[1],
         boot=text("boot").strip(),
         gzip=bool(text("gzip").strip()),
+        uv=text("uv"),
         env=_variables(text("env")),
     )
 
