@@ -27,6 +27,8 @@ from .ssh_requests import (
     printed,
     put_text,
     quote,
+    reason,
+    say_if_full,
     unpack_text,
     words,
 )
@@ -81,6 +83,7 @@ class SshHost:
         """See Host."""
         if self._channel is not None and self._channel.broken is None:
             return
+        self.close()
         self.master.open()
         try:
             self._channel = Channel(self.master.argv([REMOTE]), self.master.env)
@@ -314,7 +317,8 @@ class SshHost:
 
             pack = zlib.compressobj(wbits=31)
             data, flags = pack.compress(data) + pack.flush(), b"-xozpf"
-        self._do(done_text(unpack_text(name, printed(data) + b" | ", flags)), what)
+        text = unpack_text(name, printed(data) + b" | ", flags) + say_if_full(name)
+        self._do(done_text(text), what)
 
     def list_folder(self, folder: Path) -> list[str]:
         """See Host."""
@@ -450,4 +454,4 @@ class SshWatch:
 
 def _check(answer: Answer, what: str) -> None:
     if answer.code != 0:
-        raise HostError(f"{what}: {answer.error or 'it failed and does not say why'}")
+        raise HostError(f"{what}: {reason(answer.error or '')}")

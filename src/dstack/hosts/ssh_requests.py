@@ -82,7 +82,28 @@ def put_text(folder: str, files: Mapping[str, File]) -> bytes:
     moved = [name for name, file in files.items() if not file.keep]
     kept = [name for name, file in files.items() if file.keep]
     steps.append(words("place", folder, moved, "--", kept))
-    return done_text(b" && ".join(steps))
+    return done_text(b" && ".join(steps) + say_if_full(folder))
+
+
+def say_if_full(folder: str) -> bytes:
+    """What follows a command that writes there: when it failed, say whether the disk is full.
+
+    Shells and tar often say only that they could not write; `cat` says why.
+    """
+    probe = quote(f"{folder}/.probe") + b"$$"
+    return b" || { head -c 65536 /dev/zero | cat >%s; rm -f %s; false; }" % (probe, probe)
+
+
+def reason(said: str) -> str:
+    """The line that says most about why something failed."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    for word in ("No space left", "quota exceeded"):
+        for line in lines:
+            if word in line:
+                return line.rpartition(": ")[2]
+    # tar's last line says only that something went wrong before.
+    first = next((line for line in lines if line.startswith("tar:")), None)
+    return first or (lines[-1] if lines else "it failed and does not say why")
 
 
 def done_text(command: bytes) -> bytes:
