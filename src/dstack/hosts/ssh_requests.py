@@ -18,8 +18,8 @@ _ESCAPED = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f-\xff\\]")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # What a shell says about itself, and does not let go of.
 _KEPT = frozenset("BASHOPTS BASH_VERSINFO EUID PPID SHELLOPTS UID IFS _".split())  # noqa: SIM905
-# A line of /proc/PID/stat; the name in it may hold anything.
-_STAT = re.compile(rb"^(\d+) \(.*?\) (\w)((?: -?\d+)+)$", re.MULTILINE | re.DOTALL)
+# A line of /proc/PID/stat; the name in it may hold anything, but no more than 15 characters.
+_STAT = re.compile(rb"^(\d+) \(.*?\) (\w)((?: -?\d+){19,})$", re.MULTILINE | re.DOTALL)
 _GONE_STATES = ("Z", "X")
 
 
@@ -211,12 +211,9 @@ def parse_look(frames: Sequence[Frame], paths: Sequence[str]) -> list[Content | 
 def parse_alive(stats: bytes, processes: Sequence[ProcessId], boot: str) -> list[bool]:
     """Which of the processes are among the lines of /proc/PID/stat."""
     started: dict[int, tuple[str, str]] = {}
-    for found in re.finditer(
-        rb"^(\d+) \(.*?\) (\w)((?: -?\d+)+)$", stats, re.MULTILINE | re.DOTALL
-    ):
+    for found in _STAT.finditer(stats):
         fields = found.group(3).split()
-        if len(fields) > 18:
-            started[int(found.group(1))] = (found.group(2).decode(), fields[18].decode())
+        started[int(found.group(1))] = (found.group(2).decode(), fields[18].decode())
     alive = []
     for process in processes:
         state, since = started.get(process.pid, ("X", ""))
