@@ -12,6 +12,7 @@
   envs/                    templates and spare environments
   guard/                   links to the jobs whose max_duration is watched, and who watches
   images/                  who the user of a container image is, by the image's id
+  gpus/                    who has which GPU
   builds/RUN_ID/           what the build stage of that run made, and what it was made from
   runs/RUN_ID/             one run
     code/                  its copy of the code; the commands run here
@@ -46,6 +47,7 @@ class Home:
         self.guard = root / "guard"
         self.images = root / "images"
         self.builds = root / "builds"
+        self.gpus = root / "gpus"
         self.runs = root / "runs"
 
     def run(self, run_id: str) -> Path:

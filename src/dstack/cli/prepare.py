@@ -115,9 +115,7 @@ class Request:
             raise CannotStart(f"backend {name}: {first.message}", hint=first.hint) from None
         raise first
 
-    def _plan_on(
-        self, backend: Backend, task: Task, settings: Settings
-    ) -> tuple[Plan, Engine]:
+    def _plan_on(self, backend: Backend, task: Task, settings: Settings) -> tuple[Plan, Engine]:
         from ..engines.choice import choose_engine
 
         site = self.sites.reach(backend)

@@ -39,7 +39,6 @@ def choose_engine(backend: Backend, *, image: bool, host: Host | None = None) ->
         from ..hosts.local import LocalHost
 
         host = LocalHost()
-    environ = host.environ
     if backend.engine != "auto":
         client = CLIENTS[backend.engine]
         path = host.commands([client.name]).get(client.name)

@@ -17,7 +17,7 @@ from ..run.observation import Observation, Preparing, Running, Unknown
 from .base import Facts, Job
 from .clients import CLIENTS, DOCKER, Client, credentials, explain
 from .container_script import Inside, build_image, container_name, keys, render_box, render_job
-from .folder import FolderEngine, describe_job, job_files, part
+from .folder import FolderEngine, describe_job, gpu_part, job_files, part
 from .render import Places, needed
 
 _TIMEOUT = 30.0  # seconds for what the engine answers from memory
@@ -53,13 +53,14 @@ class ContainerEngine(FolderEngine):
             envs="",
             uv="",
             builds=os.fspath(self.home.builds),
+            gpus=os.fspath(self.home.gpus),
             guard=os.fspath(self.home.guard),
         )
         inside = Inside(
             client=self.client,
             label=self.label(),
             images=os.fspath(self.home.images),
-            body=self.body(),
+            body=gpu_part(run.plan) + self.body(),
             box=part("box.sh"),
         )
         files = {"job.json": describe_job(run, attempt), "box.sh": render_box(run, attempt, inside)}

@@ -270,6 +270,11 @@ def part(name: str) -> str:
     return (Path(__file__).parent / name).read_text(encoding="utf-8")
 
 
+def gpu_part(plan: Plan) -> str:
+    """The part that chooses GPUs, for a job that has any."""
+    return part("gpus.sh") if plan.gpus else ""
+
+
 def describe_job(run: Run, attempt: int) -> str:
     """What `job.json` says."""
     import json

@@ -216,6 +216,11 @@ class Host(Protocol):
         ...
 
     @property
+    def platform(self) -> str:
+        """`linux-x86_64`: the system and the machine, as uname has them, in small letters."""
+        ...
+
+    @property
     def uid(self) -> int:
         """The user's number there."""
         ...

@@ -241,6 +241,12 @@ class LocalHost:
             raise HostError(message) from None
 
     @property
+    def platform(self) -> str:
+        """See Host."""
+        found = os.uname()
+        return f"{found.sysname}-{found.machine}".lower()
+
+    @property
     def uid(self) -> int:
         """See Host."""
         return os.getuid()

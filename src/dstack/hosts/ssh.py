@@ -392,6 +392,11 @@ class SshHost:
                 local.unlink(missing_ok=True)
 
     @property
+    def platform(self) -> str:
+        """See Host."""
+        return f"{self.hello.system}-{self.hello.machine}".lower()
+
+    @property
     def uid(self) -> int:
         """See Host."""
         return self.hello.uid

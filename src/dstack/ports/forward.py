@@ -24,7 +24,8 @@ class Forwarder:
     soon as that is seen (after about a second). `allowed` is asked before connecting to a run
     port whether what listens there may be shown. `where` says, in place of `target`, at which host
     and port, or socket, a run port is found (None: nowhere now); it is asked for each connection,
-    in the forwarder's thread. Who connects waits `wait` seconds for the app to listen, and is then reset.
+    in the forwarder's thread. Who connects waits `wait` seconds for the app to listen, and is then
+    reset.
     """
 
     def __init__(

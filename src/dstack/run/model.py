@@ -82,7 +82,8 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
     home_dir: str | None = None
     pull: Pull = "missing"
     client: str = ""  # absolute path of the container engine's command on the host
-    gpus: tuple[int, ...] = ()  # which of the host's GPUs a container gets
+    gpus: tuple[int, ...] = ()  # the host's GPUs that fit; which of them, is decided there
+    gpu_count: tuple[int, int] | None = None  # at least and at most so many; None: all of them
     cache: tuple[str, ...] = ()
     cache_key: str = ""  # of project and task file
     resources: Resources = Resources()

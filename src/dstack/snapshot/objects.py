@@ -100,8 +100,6 @@ class Objects:
     def _git(self, *arguments: str, stdin: bytes = b"") -> bytes:
         return self._store.git(*arguments, top=self._store.root, index=self._none, stdin=stdin)
 
-    def _start(
-        self, *arguments: str, stdin: int = subprocess.DEVNULL
-    ) -> subprocess.Popen[bytes]:
+    def _start(self, *arguments: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
         environ = self._store.environ(self._store.root, self._none)
         return start(arguments, self._store.root, environ, stdin=stdin)

@@ -97,9 +97,7 @@ class Sender:
             raise HostError(f"{message}: {said[-1]}" if said else message)
         return done.out
 
-    def _send(
-        self, there: There, tree: str, progress: Callable[[Progress], None] | None
-    ) -> int:
+    def _send(self, there: There, tree: str, progress: Callable[[Progress], None] | None) -> int:
         old = there.tree
         raw = self._objects.diff(old, tree) if old else None
         fresh = raw is None
@@ -157,7 +155,8 @@ class Sender:
         self, change: Change
     ) -> Iterator[tuple[Callable[[int], bytes], Callable[[int], bytes]]]:
         with self._objects.reader(change.old_blob) as old, self._objects.reader(change.blob) as new:
-            assert old.stdout is not None and new.stdout is not None  # noqa: S101 - pipes
+            assert old.stdout is not None  # noqa: S101 - it is a pipe
+            assert new.stdout is not None  # noqa: S101
             try:
                 yield old.stdout.read, new.stdout.read
             finally:
@@ -193,9 +192,7 @@ def _packed(headers: Headers, name: bytes, change: Change, content: bytes) -> by
     return headers.file(name, mode, len(content)) + content + padding(len(content))
 
 
-def _orders(
-    tree: str, sending: Sending, folders: list[bytes], *, fresh: bool
-) -> dict[str, File]:
+def _orders(tree: str, sending: Sending, folders: list[bytes], *, fresh: bool) -> dict[str, File]:
     """What lay.sh is told; `ready` comes last."""
     order = [part.name for part in sending.small]
     if sending.large:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..hosts.base import Host
 
 _NEARLY_FULL = 64_000_000  # bytes
+_KEY = 24  # of a project's key, in the names of folders on hosts
 _ATTEMPTS = 4  # a file that changes while it is read is read again
 
 
@@ -193,14 +194,22 @@ class Snapshots:
         """
         from .send import Sender
 
-        folder = Path(os.path.realpath(project))
-        key = Project(self._store, folder, repository_around(folder)).key
+        key = self._key(project)
         with self._store.opened():
-            kept = places[0] / f"{key[:24]}-{self._store.name()}"
+            kept = places[0] / f"{key[:_KEY]}-{self._store.name()}"
             try:
                 return Sender(self._store, key, host, kept).lay(tree, places[1], progress)
             except GitFailed as error:
                 raise _not_checked_out(tree, places[1], error) from None
+
+    def sent_as(self, project: Path | None) -> tuple[str, str]:
+        """How the folders begin and end in which hosts keep the code of a project, or of all."""
+        with self._store.opened():
+            return (self._key(project)[:_KEY] if project else "", f"-{self._store.name()}")
+
+    def _key(self, project: Path) -> str:
+        folder = Path(os.path.realpath(project))
+        return Project(self._store, folder, repository_around(folder)).key
 
     def entries(self, tree: str) -> dict[bytes, bytes]:
         """The files of a tree: name, and one word for mode and content.
@@ -249,8 +258,7 @@ class Snapshots:
 
         For whoever has time: it takes as long as a checkout. Failures are silent.
         """
-        folder = Path(os.path.realpath(project))
-        project_key = Project(self._store, folder, repository_around(folder)).key
+        project_key = self._key(project)
         with self._store.opened():
             self._spares.prepare(project_key, tree)
 

@@ -8,16 +8,17 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from ..config.backends import Backend
-from ..errors import HostError
+from ..engines.far_builds import delete_build, read_made, take_result
+from ..errors import HostError, StoreError
 from ..hosts.base import Host
 from ..hosts.ssh import SshHost
 from ..hosts.ssh_master import socket_folder
 from ..hosts.ssh_options import SshOptions
 from ..paths import Home
-from ..run.model import Remote, Run
+from ..run.made import Made
+from ..run.model import Plan, Remote, Run
 from ..snapshot import Progress, Snapshots
 from .sites import Site
-
 
 # Seconds before a host is asked again that did not answer: at first, and at most.
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 10.0
@@ -52,7 +53,9 @@ class FarSite(Site):
 
     def twin(self) -> FarSite:
         """The same host over a connection of its own, for another thread."""
-        return FarSite(make_host(self._host.name, self._remote, self._here), self._remote, self._here)
+        return FarSite(
+            make_host(self._host.name, self._remote, self._here), self._remote, self._here
+        )
 
     def sockets(self) -> str:
         """A folder of this machine for the sockets that lead there."""
@@ -106,6 +109,29 @@ class FarSite(Site):
             return
         places = (self.home.code, self.home.run(run.id) / "code")
         snapshots.send(Path(run.plan.project), run.tree, self._host, places, progress)
+
+    def platform(self) -> str:
+        """See Site."""
+        return self._host.platform
+
+    def read_made(self, plan: Plan, directory: Path) -> tuple[Made, bool]:
+        """See Site."""
+        return read_made(self._host, plan, directory)
+
+    def take_result(self, run_id: str, directory: Path, aside: Path, made: Made) -> int:
+        """See Site. There the build is there for good; here it is known when it is recorded."""
+        try:
+            aside.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"cannot make {aside}: {error.strerror}") from None
+        target = self.home.build(run_id)
+        there = target.with_name(f".new-{run_id}")
+        folders = (self.home.run(run_id), directory)
+        return take_result(self._host, folders, (there, target), made)
+
+    def delete_build(self, build_id: str) -> None:
+        """See Site."""
+        delete_build(self._host, self.home.build(build_id))
 
     def forget(self, run: Run) -> None:
         """See Site."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..engines import get_engine
@@ -15,6 +17,7 @@ from ..snapshot import Progress, Snapshots
 if TYPE_CHECKING:
     from ..config.backends import Backend
     from ..hosts.base import Host
+    from ..run.made import Made
     from .far import FarSite
 
 
@@ -69,6 +72,30 @@ class Site:
         if run.tree is not None:
             snapshots.checkout(run.tree, self.home.run(run.id) / "code")
 
+    def platform(self) -> str:
+        """Where builds of this site run."""
+        found = os.uname()
+        return f"{found.sysname}-{found.machine}".lower()
+
+    def read_made(self, plan: Plan, directory: Path) -> tuple[Made, bool]:
+        """What a build stage made, and whether every file counts. Raises StoreError, HostError."""
+        from ..engines.builds import read_made
+
+        return read_made(plan, directory)
+
+    def take_result(self, run_id: str, directory: Path, aside: Path, made: Made) -> int:
+        """Move what the stage left to where the build is; its size in bytes.
+
+        `aside` is where its record is put together here. Raises StoreError, HostError.
+        """
+        from ..engines.builds import folder_size, take_result
+
+        take_result(self.home.run(run_id), directory, aside, made)
+        return folder_size(aside)
+
+    def delete_build(self, build_id: str) -> None:
+        """Delete what another machine has of a build. Raises HostError."""
+
     def forget(self, run: Run) -> None:
         """Delete what this machine keeps of a run that is deleted where it was."""
 
@@ -83,12 +110,12 @@ class Sites:
 
     def of(self, plan: Plan) -> Site:
         """Where the runs of a plan are."""
-        if plan.remote is None:
-            return self._here
-        return self.far(plan.backend, plan.remote)
+        return self.at(plan.backend, plan.remote)
 
-    def far(self, name: str, remote: Remote) -> Site:
-        """The site of that name on another machine."""
+    def at(self, name: str, remote: Remote | None) -> Site:
+        """The site of that name; None is this machine."""
+        if remote is None:
+            return self._here
         key = (name, remote)
         if key not in self._far:
             from .far import FarSite, make_host
@@ -111,4 +138,3 @@ class Sites:
             host = site.host()
             if host is not None:
                 host.close()
-

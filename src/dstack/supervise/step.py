@@ -116,7 +116,9 @@ class Supervisor:
 
     def _observe(self, run: Run, attempt: int) -> Observation:
         directory = self._directory(run, attempt)
-        seen = self._seen.pop((run.id, attempt), None) or self._poll(run.plan, [directory])[directory]
+        seen = (
+            self._seen.pop((run.id, attempt), None) or self._poll(run.plan, [directory])[directory]
+        )
         if isinstance(seen, Running | Preparing) and seen.keeper is not None:
             self._keepers[run.id] = seen.keeper
         if isinstance(seen, Preparing):
@@ -230,8 +232,8 @@ class Supervisor:
             return event
         from .keep import keep_build
 
-        engine = self.engine_of(run.plan)
-        return Ended(event.at, keep_build(self.home, self.snapshots, engine, run, end))
+        site = self.site_of(run.plan)
+        return Ended(event.at, keep_build(self.home, self.snapshots, site, run, end))
 
     def _relaunch(self, run: Run, attempt: int) -> None:
         """Start again what was started, but of which nothing is to be seen."""
