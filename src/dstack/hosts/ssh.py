@@ -372,9 +372,9 @@ class SshHost:
         """See Host."""
         channel = self._open()
         for process in processes:
-            text = words("watch", str(process.pid), process.started)
-            _check(self._ask(text, again=False), "cannot watch")
-        channel = self._open()
+            if process.pid not in channel.watched:
+                channel.watched.add(process.pid)
+                channel.tell(words("watch", str(process.pid), process.started))
         return SshWatch(channel, processes)
 
     @contextmanager
