@@ -63,6 +63,8 @@ hello() {
     cat /proc/sys/kernel/random/boot_id 2>/dev/null
     mark gzip
     command -v gzip
+    mark tar
+    command -v tar
     mark uv
     find_uv
     mark env
