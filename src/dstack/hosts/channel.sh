@@ -23,6 +23,15 @@ report() {
     finish "$1"
 }
 
+# find_uv: where it is.
+find_uv() {
+    for d_path in "$(command -v uv)" "$HOME/.local/bin/uv" "$HOME/.cargo/bin/uv" "$d_root/bin/uv"; do
+        case $d_path in
+            /*) [ ! -x "$d_path" ] || { printf '%s' "$d_path"; return; } ;;
+        esac
+    done
+}
+
 # hello ROOT: who and where we are. ROOT is absolute, or below the home folder.
 hello() {
     # shellcheck disable=SC2088 # as it was written in config.yml
@@ -54,6 +63,10 @@ hello() {
     cat /proc/sys/kernel/random/boot_id 2>/dev/null
     mark gzip
     command -v gzip
+    mark tar
+    command -v tar
+    mark uv
+    find_uv
     mark env
     env
     finish 0
@@ -131,16 +144,6 @@ keepers() {
     done
     mark stats
     [ $# = 0 ] || cat "$@" 2>/dev/null
-}
-
-# find_uv: where it is.
-find_uv() {
-    mark uv
-    for d_path in "$(command -v uv)" "$HOME/.local/bin/uv" "$HOME/.cargo/bin/uv" "$d_root/bin/uv"; do
-        case $d_path in
-            /*) [ ! -x "$d_path" ] || { printf '%s' "$d_path"; return; } ;;
-        esac
-    done
 }
 
 # is_same PID STARTED: whether that very process lives.
@@ -267,10 +270,24 @@ find_setsid() {
     fi
 }
 
+# beat: say now and then that we are here. When nobody is there any more, and nobody told us, this
+# is what makes `sshd` find out, and our input end: else we would stay for hours.
+beat() {
+    (
+        trap 'kill "$d_pid" 2>/dev/null; exit' TERM
+        while :; do
+            sleep "$1" >/dev/null &
+            d_pid=$!
+            wait "$d_pid"
+            mark beat
+        done
+    ) 2>/dev/null &
+    d_watchers="$d_watchers $!"
+}
+
 # watch PID STARTED: say `ended PID` when it does.
 watch() {
     (
-        trap - EXIT
         if is_same "$1" "$2"; then
             if [ -p "$d_ended/$1" ]; then
                 read -r d_line <"$d_ended/$1"
@@ -281,10 +298,9 @@ watch() {
         mark ended "$1"
     ) 2>/dev/null &
     d_watchers="$d_watchers $!"
-    finish 0
 }
 
-# unwatch: end the watchers. Their pids may be others' by now: it must be a child of ours.
+# unwatch: end what waits in the background. The pids may be others' by now: they must be children.
 unwatch() {
     for d_pid in $d_watchers; do
         { IFS= read -r d_line <"/proc/$d_pid/stat"; } 2>/dev/null || continue
