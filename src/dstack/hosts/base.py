@@ -245,6 +245,10 @@ class Host(Protocol):
         """What can be told without starting anything there; None: nothing."""
         ...
 
+    def find_uv(self) -> str | None:
+        """The absolute path of uv there; None: there is none."""
+        ...
+
     def uv(self) -> str | None:
-        """The absolute path of uv there."""
+        """The same; where there is none, it is put there. Raises HostError when that fails."""
         ...

@@ -55,7 +55,7 @@ class Answer(msgspec.Struct, frozen=True):
             if frame.tag.startswith("error"):
                 rest = b"\n" + frame.data if frame.data else b""
                 whole = frame.tag[len("error ") :] + rest.decode("utf-8", "replace")
-                return whole.strip() or "it failed and does not say why"
+                return whole.strip()
         return None
 
 

@@ -23,6 +23,15 @@ report() {
     finish "$1"
 }
 
+# find_uv: where it is.
+find_uv() {
+    for d_path in "$(command -v uv)" "$HOME/.local/bin/uv" "$HOME/.cargo/bin/uv" "$d_root/bin/uv"; do
+        case $d_path in
+            /*) [ ! -x "$d_path" ] || { printf '%s' "$d_path"; return; } ;;
+        esac
+    done
+}
+
 # hello ROOT: who and where we are. ROOT is absolute, or below the home folder.
 hello() {
     # shellcheck disable=SC2088 # as it was written in config.yml
@@ -54,6 +63,8 @@ hello() {
     cat /proc/sys/kernel/random/boot_id 2>/dev/null
     mark gzip
     command -v gzip
+    mark uv
+    find_uv
     mark env
     env
     finish 0
@@ -131,16 +142,6 @@ keepers() {
     done
     mark stats
     [ $# = 0 ] || cat "$@" 2>/dev/null
-}
-
-# find_uv: where it is.
-find_uv() {
-    mark uv
-    for d_path in "$(command -v uv)" "$HOME/.local/bin/uv" "$HOME/.cargo/bin/uv" "$d_root/bin/uv"; do
-        case $d_path in
-            /*) [ ! -x "$d_path" ] || { printf '%s' "$d_path"; return; } ;;
-        esac
-    done
 }
 
 # is_same PID STARTED: whether that very process lives.

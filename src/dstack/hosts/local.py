@@ -283,6 +283,10 @@ class LocalHost:
         return look_at_machine(self.root)
 
     def uv(self) -> str | None:
+        """See Host: it is installed with dstack, so there is nothing to be put anywhere."""
+        return self.find_uv()
+
+    def find_uv(self) -> str | None:
         """See Host: beside the Python that runs dstack, else where the package says, else PATH."""
         if self._uv is None:
             self._uv = _find_uv() or ""

@@ -27,6 +27,8 @@ from .ssh_requests import (
     printed,
     put_text,
     quote,
+    reason,
+    say_if_full,
     unpack_text,
     words,
 )
@@ -81,6 +83,7 @@ class SshHost:
         """See Host."""
         if self._channel is not None and self._channel.broken is None:
             return
+        self.close()
         self.master.open()
         try:
             self._channel = Channel(self.master.argv([REMOTE]), self.master.env)
@@ -314,7 +317,8 @@ class SshHost:
 
             pack = zlib.compressobj(wbits=31)
             data, flags = pack.compress(data) + pack.flush(), b"-xozpf"
-        self._do(done_text(unpack_text(name, printed(data) + b" | ", flags)), what)
+        text = unpack_text(name, printed(data) + b" | ", flags) + say_if_full(name)
+        self._do(done_text(text), what)
 
     def list_folder(self, folder: Path) -> list[str]:
         """See Host."""
@@ -417,12 +421,18 @@ class SshHost:
     def machine(self) -> None:
         """See Host: all of it is asked for together, with a script."""
 
-    def uv(self) -> str | None:
-        """See Host: where it is on PATH, where its installer puts it, or below dstack's folder."""
-        if self._uv is None:
-            answer = self._ask(b"find_uv; finish 0")
-            self._uv = os.fsdecode(answer.data("uv").strip())
-        return self._uv or None
+    def find_uv(self) -> str | None:
+        """See Host: on PATH, where its installer puts it, or below dstack's folder."""
+        return self._uv or self.hello.uv or None
+
+    def uv(self) -> str:
+        """See Host: this machine's own is copied there."""
+        found = self.find_uv()
+        if found is None:
+            from .ssh_uv import install_uv
+
+            found = self._uv = install_uv(self)
+        return found
 
 
 class SshWatch:
@@ -449,4 +459,4 @@ class SshWatch:
 
 def _check(answer: Answer, what: str) -> None:
     if answer.code != 0:
-        raise HostError(f"{what}: {answer.error or 'it failed and does not say why'}")
+        raise HostError(f"{what}: {reason(answer.error or '')}")

@@ -33,13 +33,13 @@ class Master:
         """`state` is dstack's folder on this machine."""
         self.options = options
         about = f"{options.host}\n{options.identity_file}"
-        self._prefix = f"{socket_folder(state)}/{digest(about.encode())[:8]}-"
+        self.prefix = f"{socket_folder(state)}/{digest(about.encode())[:8]}-"
         # No mark of a run's processes: this one is shared by all, and outlives them.
         self.env = {k: v for k, v in os.environ.items() if not k.startswith("DSTACK_")}
 
     def argv(self, remote: Sequence[str] = (), *, ask: bool = False) -> list[str]:
         """The command line that runs `remote` there."""
-        return [*ssh_argv(self.options, f"{self._prefix}%C", ask=ask), *remote]
+        return [*ssh_argv(self.options, f"{self.prefix}%C", ask=ask), *remote]
 
     def open(self) -> None:
         """Where somebody can answer, let ssh ask what it has to. Raises HostError.
@@ -49,7 +49,7 @@ class Master:
         if not _can_ask() or any(_listens(path) for path in self._sockets()):
             return
         # In the terminal's own group, so that it may read from there; it leaves when it is through.
-        argv = ssh_argv(self.options, f"{self._prefix}%C", ask=True, extra=["-N", "-f"])
+        argv = ssh_argv(self.options, f"{self.prefix}%C", ask=True, extra=["-N", "-f"])
         child = subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,
@@ -94,7 +94,7 @@ class Master:
     def _control(self, what: str, listen: str, target: str) -> None:
         argv = ssh_argv(
             self.options,
-            f"{self._prefix}%C",
+            f"{self.prefix}%C",
             ask=False,
             forward=True,
             extra=["-O", what, "-L", f"{listen}:{target}"],
@@ -122,7 +122,7 @@ class Master:
             raise HostError(message)
 
     def _sockets(self) -> list[str]:
-        return glob.glob(f"{glob.escape(self._prefix)}*")
+        return glob.glob(f"{glob.escape(self.prefix)}*")
 
 
 def _no_ssh(error: OSError) -> HostError:

@@ -18,8 +18,8 @@ _ESCAPED = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f-\xff\\]")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # What a shell says about itself, and does not let go of.
 _KEPT = frozenset("BASHOPTS BASH_VERSINFO EUID PPID SHELLOPTS UID IFS _".split())  # noqa: SIM905
-# A line of /proc/PID/stat; the name in it may hold anything.
-_STAT = re.compile(rb"^(\d+) \(.*?\) (\w)((?: -?\d+)+)$", re.MULTILINE | re.DOTALL)
+# A line of /proc/PID/stat; the name in it may hold anything, but no more than 15 characters.
+_STAT = re.compile(rb"^(\d+) \(.*?\) (\w)((?: -?\d+){19,})$", re.MULTILINE | re.DOTALL)
 _GONE_STATES = ("Z", "X")
 
 
@@ -31,7 +31,7 @@ class Frame(msgspec.Struct, frozen=True):
 
 
 class Hello(msgspec.Struct, frozen=True):
-    """Who and where we are on a host; `system` and `machine` are uname's."""
+    """Who and where we are on a host; `system` and `machine` are uname's, `uv` may be empty."""
 
     root: str
     home: str
@@ -40,6 +40,7 @@ class Hello(msgspec.Struct, frozen=True):
     machine: str
     boot: str
     gzip: bool
+    uv: str
     env: Mapping[str, str]
 
 
@@ -81,7 +82,28 @@ def put_text(folder: str, files: Mapping[str, File]) -> bytes:
     moved = [name for name, file in files.items() if not file.keep]
     kept = [name for name, file in files.items() if file.keep]
     steps.append(words("place", folder, moved, "--", kept))
-    return done_text(b" && ".join(steps))
+    return done_text(b" && ".join(steps) + say_if_full(folder))
+
+
+def say_if_full(folder: str) -> bytes:
+    """What follows a command that writes there: when it failed, say whether the disk is full.
+
+    Shells and tar often say only that they could not write; `cat` says why.
+    """
+    probe = quote(f"{folder}/.probe") + b"$$"
+    return b" || { head -c 65536 /dev/zero | cat >%s; rm -f %s; false; }" % (probe, probe)
+
+
+def reason(said: str) -> str:
+    """The line that says most about why something failed."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    for word in ("No space left", "quota exceeded"):
+        for line in lines:
+            if word in line:
+                return line.rpartition(": ")[2]
+    # tar's last line says only that something went wrong before.
+    first = next((line for line in lines if line.startswith("tar:")), None)
+    return first or (lines[-1] if lines else "it failed and does not say why")
 
 
 def done_text(command: bytes) -> bytes:
@@ -141,6 +163,7 @@ def parse_hello(frames: Sequence[Frame]) -> Hello:
         machine=system[1],
         boot=text("boot").strip(),
         gzip=bool(text("gzip").strip()),
+        uv=text("uv"),
         env=_variables(text("env")),
     )
 
@@ -188,12 +211,9 @@ def parse_look(frames: Sequence[Frame], paths: Sequence[str]) -> list[Content | 
 def parse_alive(stats: bytes, processes: Sequence[ProcessId], boot: str) -> list[bool]:
     """Which of the processes are among the lines of /proc/PID/stat."""
     started: dict[int, tuple[str, str]] = {}
-    for found in re.finditer(
-        rb"^(\d+) \(.*?\) (\w)((?: -?\d+)+)$", stats, re.MULTILINE | re.DOTALL
-    ):
+    for found in _STAT.finditer(stats):
         fields = found.group(3).split()
-        if len(fields) > 18:
-            started[int(found.group(1))] = (found.group(2).decode(), fields[18].decode())
+        started[int(found.group(1))] = (found.group(2).decode(), fields[18].decode())
     alive = []
     for process in processes:
         state, since = started.get(process.pid, ("X", ""))

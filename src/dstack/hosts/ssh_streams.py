@@ -12,7 +12,7 @@ from ..errors import HostError, HostUnreachable
 from .channel import REMOTE, end_ssh, start_ssh
 from .ssh_errors import ssh_error
 from .ssh_master import Master
-from .ssh_requests import quote, unpack_text
+from .ssh_requests import quote, reason, say_if_full, unpack_text
 
 _STALLED = 60.0  # seconds without a byte going through, after which the host counts as unreachable
 _SSH_FAILED = 255
@@ -98,7 +98,8 @@ class FollowStream:
 def send_tree(master: Master, folder: str, archive: Iterable[bytes], what: str) -> None:
     """Unpack an archive into a folder there. Raises HostError, whose message begins with `what`."""
     nonce = os.urandom(16).hex().encode()
-    line = unpack_text(folder, b"", b"-xopf") + b" && echo " + nonce
+    line = unpack_text(folder, b"", b"-xopf") + say_if_full(folder)
+    line += b" && echo " + nonce
     child = start_line(master, line)
     assert child.stdin is not None and child.stdout is not None and child.stderr is not None  # noqa: S101, PT018
     fds = (child.stdin.fileno(), child.stdout.fileno(), child.stderr.fileno())
@@ -122,10 +123,7 @@ def send_tree(master: Master, folder: str, archive: Iterable[bytes], what: str) 
         return
     if code == _SSH_FAILED:
         raise ssh_error(master.options.host, err)
-    lines = err.strip().splitlines()
-    # tar's last line says only that something went wrong before.
-    why = next((line for line in lines if line.startswith("tar:")), lines[-1] if lines else "")
-    raise HostError(f"{what}: {why or 'it failed and does not say why'}")
+    raise HostError(f"{what}: {reason(err)}")
 
 
 def _send(fds: tuple[int, int, int], part: bytes, said: tuple[bytearray, bytearray]) -> bool:
