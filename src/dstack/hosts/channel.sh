@@ -268,7 +268,7 @@ find_setsid() {
     fi
 }
 
-# watch PID STARTED: say `ended PID` when it does.
+# watch PID STARTED: say `ended PID` when it does. There is no other answer.
 watch() {
     (
         trap - EXIT
@@ -282,7 +282,6 @@ watch() {
         mark ended "$1"
     ) 2>/dev/null &
     d_watchers="$d_watchers $!"
-    finish 0
 }
 
 # unwatch: end the watchers. Their pids may be others' by now: it must be a child of ours.
