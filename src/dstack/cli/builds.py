@@ -153,5 +153,6 @@ def _plan(supervisor: Supervisor, project: Path, build: Build) -> tuple[Plan, En
     add_task_options(parser)
     args = parser.parse_args([str(project / build.workdir), "-f", str(project / build.file)])
     place = (project, build.workdir)
-    request = Request(supervisor.home, supervisor.vault, supervisor.sites, args, (), place)
+    parts = (supervisor.home, supervisor.vault, supervisor.sites, supervisor.snapshots)
+    request = Request(*parts, args, (), place)
     return request.plan(build.name)

@@ -25,6 +25,7 @@ from .project import PROFILES, cache_key
 if TYPE_CHECKING:
     from ..config.backends import Backend
     from ..engines.choice import Choice
+    from ..snapshot import Snapshots
     from ..supervise.sites import Sites
 
 # What a run gets of the submitting shell; docs/guide/environment.md lists them.
@@ -46,6 +47,7 @@ class Request:
         home: Home,
         vault: Vault,
         sites: Sites,
+        snapshots: Snapshots,
         args: argparse.Namespace,
         rest: tuple[str, ...],
         project: tuple[Path, str],
@@ -53,6 +55,7 @@ class Request:
         self.home = home
         self.vault = vault
         self.sites = sites
+        self.snapshots = snapshots
         self.args = args
         self.rest = rest
         self.root, self.workdir = project
@@ -119,6 +122,7 @@ class Request:
         from ..engines.choice import choose_engine
 
         site = self.sites.reach(backend)
+        site.foresee(self.snapshots, self.root, gpus=_asks_for_limits(settings))
         host = site.host()
         choice = choose_engine(backend, image=task.image is not None, host=host)
         engine = site.engine(choice.engine)
@@ -209,9 +213,14 @@ def _with(file: tuple[Port, ...], line: tuple[Port, ...]) -> tuple[Port, ...]:
     return (*(port for port in file if port.run not in seen), *line)
 
 
+def _asks_for_limits(settings: Settings) -> bool:
+    asked = settings.resources
+    return any((asked.cpu, asked.memory, asked.gpu))
+
+
 def _offer(backend: Backend, choice: Choice, engine: Engine, settings: Settings) -> Offer:
     asked = settings.resources
-    facts = engine.facts(limits=any((asked.cpu, asked.memory, asked.gpu)))
+    facts = engine.facts(limits=_asks_for_limits(settings))
     return Offer(
         backend=backend.name,
         engine=engine.name,

@@ -63,7 +63,9 @@ def run(args: argparse.Namespace) -> int:
         from .prepare import Request
 
         supervisor = make_supervisor(home)
-        request = Request(home, supervisor.vault, supervisor.sites, args, args.rest, project)
+        request = Request(
+            home, supervisor.vault, supervisor.sites, supervisor.snapshots, args, args.rest, project
+        )
         if pending is None:
             return _dry_run(request, supervisor)
         submitted = _submit(request, supervisor, pending)
@@ -176,6 +178,7 @@ def _submit(request: Request, supervisor: Supervisor, pending: Pending) -> tuple
                 stored = _add(supervisor, new, unheard=unheard)
             else:
                 stored = _add_to(supervisor, new, build, unheard=unheard)
+            supervisor.fresh.add(new.id)
         except NameTaken:
             supervisor.snapshots.release(new.id)
             if request.named:

@@ -50,11 +50,19 @@ def _ask(host: Host, home: Home, asked: frozenset[str]) -> str:
     """What facts.sh says of these; in one round trip, where that is needed at all."""
     known, said = _said.get(host, (frozenset(), ""))
     if not said or not asked <= known:
-        argv = ["/bin/sh", "-c", facts_script(), "sh", os.fspath(home.root), *sorted(asked)]
-        done = host.run(argv, timeout=_TIMEOUT)
-        said = done.out.decode("utf-8", "surrogateescape")
+        told = host.query(_argv(home, asked), "what is there cannot be told", timeout=_TIMEOUT)
+        said = told.decode("utf-8", "surrogateescape")
         _said[host] = (asked, said)
     return said
+
+
+def _argv(home: Home, asked: frozenset[str]) -> list[str]:
+    return ["/bin/sh", "-c", facts_script(), "sh", os.fspath(home.root), *sorted(asked)]
+
+
+def foresee_facts(host: Host, home: Home, *, gpus: bool) -> None:
+    """`find_facts` will be asked: a host that is far away may begin to answer."""
+    host.foresee(_argv(home, frozenset({"pythons"} | ({"gpus"} if gpus else set()))))
 
 
 def facts_script() -> str:

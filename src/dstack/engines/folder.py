@@ -66,7 +66,7 @@ class FolderEngine:
         """Write the job folder. Raises HostError."""
         self.host.put(Path(job.directory), job_files(job, values))
 
-    def start(self, job: Job, values: Mapping[str, str]) -> int | None:
+    def start(self, job: Job, values: Mapping[str, str], *, fresh: bool = False) -> int | None:
         """See Engine."""
         missing = [name for name in (*job.needs, *job.keys) if name not in values]
         if missing:
@@ -74,9 +74,10 @@ class FolderEngine:
             raise CannotStart(message, hint="set it with `dstack secrets set` or in the shell")
         folder = Path(job.directory)
         try:
-            ended, pid = self.host.read_many([folder / "exit", folder / "pid"])
-            if ended or pid:
-                return _pid(pid)
+            if not fresh:
+                ended, pid = self.host.read_many([folder / "exit", folder / "pid"])
+                if ended or pid:
+                    return _pid(pid)
             self.put(job, values)
             return self.host.spawn(
                 [*self.shell, f"{folder}/job.sh"],
@@ -92,12 +93,10 @@ class FolderEngine:
     def poll(self, directories: Sequence[Path]) -> dict[Path, Observation]:
         """See Engine. What a dead keeper left is ended here, and its `exit` written."""
         try:
-            names = ("exit", "pid", "job.sh", *self.shown)
-            contents, alive = self.host.survey(
-                [d / name for d in directories for name in names], [d / "pid" for d in directories]
-            )
+            contents, alive = self.host.survey(*self._asked(directories))
         except HostError as error:
             return dict.fromkeys(directories, Unknown(error.message, away=error.transient))
+        names = self._names
         seen: dict[Path, Observation] = {}
         for n, (directory, lives) in enumerate(zip(directories, alive, strict=True)):
             exit_, pid, script, *shown = contents[n * len(names) : (n + 1) * len(names)]
@@ -107,6 +106,19 @@ class FolderEngine:
                 found = Unknown(error.message, away=error.transient)
             seen[directory] = found
         return seen
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return ("exit", "pid", "job.sh", *self.shown)
+
+    def _asked(self, directories: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+        """What is asked of the host: which files, and whose links."""
+        files = [directory / name for directory in directories for name in self._names]
+        return files, [directory / "pid" for directory in directories]
+
+    def foresee(self, directory: Path) -> None:
+        """See Engine."""
+        self.host.foresee_survey(*self._asked([directory]))
 
     def _seen(
         self,

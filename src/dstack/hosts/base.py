@@ -126,7 +126,7 @@ class Host(Protocol):
         ...
 
     def batch(self) -> AbstractContextManager[None]:
-        """Inside, `put`, `put_tree` and `delete` need not have been done when they return.
+        """Inside, `do`, `put`, `put_tree` and `delete` need not be done when they return.
 
         They are before the next answer and at the end; after one failed, none that follows is
         done, and its error is raised there.
@@ -141,6 +141,29 @@ class Host(Protocol):
         timeout: float | None = None,
     ) -> Completed:
         """Run a command to its end; `timeout` seconds, then it is killed and HostError raised."""
+        ...
+
+    def query(self, argv: Sequence[str], what: str, *, timeout: float) -> bytes:
+        """What a command prints that has to succeed; else `what` could not be done, and why."""
+        ...
+
+    def foresee(self, argv: Sequence[str]) -> None:
+        """This will be the next query, or one of the next: the host may begin with it.
+
+        It holds until anything else is asked.
+        """
+        ...
+
+    def foresee_survey(self, paths: Sequence[Path], links: Sequence[Path]) -> None:
+        """The same for a survey."""
+        ...
+
+    def foresee_read(self, path: Path, offset: int, limit: int) -> None:
+        """The same for `read_from`."""
+        ...
+
+    def do(self, argv: Sequence[str], what: str, *, timeout: float) -> None:
+        """Run a command that has to succeed; in a batch, later. `what` could not be done if not."""
         ...
 
     def put(self, folder: Path, files: Mapping[str, File]) -> None:

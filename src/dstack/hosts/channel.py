@@ -119,7 +119,7 @@ class Channel:
         self._answered = 0
         self._poll = select.poll()
         self._broken: Broken | None = None
-        self.watched: set[int] = set()
+        self.watched: set[int] = set()  # pids whose end will be told
         self.ended: set[int] = set()  # pids of watched processes that have ended
         self.pid: int | None = None  # of the command that runs there, or was the last
         out, err = self._out(), self._err_fd()

@@ -285,7 +285,7 @@ beat() {
     d_watchers="$d_watchers $!"
 }
 
-# watch PID STARTED: say `ended PID` when it does.
+# watch PID STARTED: say `ended PID` when it does. There is no other answer.
 watch() {
     (
         if is_same "$1" "$2"; then

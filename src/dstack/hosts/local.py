@@ -87,6 +87,27 @@ class LocalHost:
             raise HostError(message) from None
         return Completed(done.returncode, done.stdout, done.stderr)
 
+    def query(self, argv: Sequence[str], what: str, *, timeout: float) -> bytes:
+        """See Host."""
+        done = self.run(argv, timeout=timeout)
+        if done.code != 0:
+            said = (done.out + done.err).decode("utf-8", "replace").strip().splitlines()
+            raise HostError(f"{what}: {said[-1]}" if said else what)
+        return done.out
+
+    def foresee(self, argv: Sequence[str]) -> None:
+        """See Host: nothing is gained by it here."""
+
+    def foresee_survey(self, paths: Sequence[Path], links: Sequence[Path]) -> None:
+        """See Host."""
+
+    def foresee_read(self, path: Path, offset: int, limit: int) -> None:
+        """See Host."""
+
+    def do(self, argv: Sequence[str], what: str, *, timeout: float) -> None:
+        """See Host."""
+        self.query(argv, what, timeout=timeout)
+
     def put(self, folder: Path, files: Mapping[str, File]) -> None:
         """See Host."""
         try:

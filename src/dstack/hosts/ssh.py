@@ -9,9 +9,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
+
 from ..errors import HostError, HostUnreachable
 from .base import Completed, Content, File, ProcessId
 from .channel import REMOTE, Answer, Broken, Channel, Silent
+from .known import recall, remember
 from .ssh_errors import ssh_error
 from .ssh_master import Master
 from .ssh_options import SshOptions
@@ -26,10 +29,13 @@ from .ssh_requests import (
     parse_look,
     printed,
     put_text,
+    query_text,
     quote,
+    read_text,
     reason,
     say_if_full,
     unpack_text,
+    survey_text,
     words,
 )
 from .ssh_streams import FollowStream, run_line, send_tree
@@ -52,6 +58,9 @@ class SshHost:
         self._master_: Master | None = None
         self._channel: Channel | None = None
         self._hello: Hello | None = None
+        self._assumed: Hello | None = None  # what it said the last time, until it says so again
+        self._foreseen: dict[bytes, int] = {}  # requests that were sent before they are needed
+        self._channel_of_foreseen: Channel | None = None
         self._greeting: int | None = None
         self._batch = 0
         self._deferred: list[tuple[int, str, float]] = []  # answers that nobody waited for
@@ -61,8 +70,11 @@ class SshHost:
 
     @property
     def root(self) -> Path:
-        """See Host."""
-        return Path(self.hello.root)
+        """See Host: as it was the last time; a host that says otherwise now is not used so."""
+        if self._hello is None and self._assumed is None:
+            self._assumed = recall(self.options, self._state)
+        known = self._hello or self._assumed
+        return Path(known.root if known is not None else self.hello.root)
 
     @property
     def hello(self) -> Hello:
@@ -99,6 +111,7 @@ class SshHost:
             self._channel.close()
             self._channel = None
             self._greeting = None
+            self._foreseen.clear()
 
     def disconnect(self) -> None:
         """End the shared connection, too."""
@@ -128,7 +141,25 @@ class SshHost:
                 self.close()
                 message = f"{self.options.host} cannot be used: {error.message}"
                 raise HostError(message, hint=error.hint) from None
+            self._agree(self._hello)
         return channel
+
+    def _agree(self, hello: Hello) -> None:
+        """Whether it is as it was the last time."""
+        assumed, self._assumed = self._assumed, None
+        if assumed is None or msgspec.structs.replace(hello, env={}) != assumed:
+            remember(self.options, self._state, hello)
+        if assumed is not None and assumed.root != hello.root:
+            self.close()
+            message = f"{assumed.root} is at {hello.root} now on {self.name}"
+            raise HostUnreachable(message, hint="try again")
+
+    def _foresee(self, text: bytes) -> None:
+        """Send what will be asked next, without waiting for anything. Raises HostError."""
+        self.connect()
+        if self._channel is not None and not self._batch:
+            self._channel_of_foreseen = self._channel
+            self._foreseen[text] = self._channel.ask(text)
 
     def _lost(self, broken: Broken) -> HostError:
         self.close()
@@ -137,9 +168,13 @@ class SshHost:
     def _ask(self, text: bytes, *, timeout: float = _ANSWER, again: bool = True) -> Answer:
         """The answer to a request. `again`: it may be sent twice. Raises HostError."""
         fresh = self._channel is None or self._greeting is not None
+        foreseen = self._foreseen.pop(text, None)
         channel = self._open()
         tied = bool(self._deferred)
-        number = channel.ask(self._guarded(text))
+        if foreseen is None or self._channel_of_foreseen is not channel:
+            self._foreseen.clear()
+            foreseen = channel.ask(self._guarded(text))
+        number = foreseen
         try:
             self._settle(channel)
             return channel.wait(number, time.monotonic() + timeout)
@@ -158,6 +193,7 @@ class SshHost:
         """What is only done; later, in a batch. `what` could not be done when it fails."""
         if self._batch:
             channel = self._open()
+            self._foreseen.clear()
             self._deferred.append((channel.ask(self._guarded(text)), what, timeout))
             return
         _check(self._ask(text, timeout=timeout), what)
@@ -216,6 +252,7 @@ class SshHost:
     ) -> Completed:
         """See Host. A command that exits with 128 + N looks as if signal N had killed it."""
         channel = self._open()
+        self._foreseen.clear()
         made = b":"
         if env is not None:
             made = environment_text(self.hello.env, env, passed=False)
@@ -253,6 +290,30 @@ class SshHost:
         self.close()
         return HostError(f"{name} did not answer within {timeout:g} s")
 
+    def query(self, argv: Sequence[str], what: str, *, timeout: float) -> bytes:
+        """See Host."""
+        answer = self._ask(query_text(argv), timeout=timeout)
+        if answer.code != 0:
+            said = answer.data("out").decode("utf-8", "replace").strip().splitlines()
+            raise HostError(f"{what}: {reason(said[-1])}" if said else what)
+        return answer.data("out")
+
+    def foresee(self, argv: Sequence[str]) -> None:
+        """See Host."""
+        self._foresee(query_text(argv))
+
+    def foresee_survey(self, paths: Sequence[Path], links: Sequence[Path]) -> None:
+        """See Host."""
+        self._foresee(survey_text([os.fspath(p) for p in paths], [os.fspath(n) for n in links]))
+
+    def foresee_read(self, path: Path, offset: int, limit: int) -> None:
+        """See Host."""
+        self._foresee(read_text(os.fspath(path), offset, limit))
+
+    def do(self, argv: Sequence[str], what: str, *, timeout: float) -> None:
+        """See Host."""
+        self._do(done_text(b'umask "$d_umask"; ' + words(argv)), what, timeout=timeout)
+
     def put(self, folder: Path, files: Mapping[str, File]) -> None:
         """See Host."""
         self._do(put_text(os.fspath(folder), files), f"cannot write to {folder}")
@@ -268,10 +329,12 @@ class SshHost:
         if not paths and not links:
             return [], []
         names = [os.fspath(path) for path in paths]
-        text = words("look", names)
-        if links:
-            text = words("keepers", map(os.fspath, links)) + b"; " + text
-        answer = self._ask(text)
+        text = survey_text(names, [os.fspath(link) for link in links])
+        return self._surveyed(self._ask(text), names, links=bool(links))
+
+    def _surveyed(
+        self, answer: Answer, names: Sequence[str], *, links: bool
+    ) -> tuple[list[Content | None], list[bool]]:
         frames = answer.frames
         alive: list[bool] = []
         if links:
@@ -281,9 +344,7 @@ class SshHost:
 
     def read_from(self, path: Path, offset: int, limit: int) -> bytes | None:
         """See Host."""
-        name = quote(os.fspath(path))
-        tail = b"tail -c +%d %s | head -c %d" % (offset + 1, name, limit)
-        text = b"if [ -e %s ]; then mark data; %s; else mark none; fi; finish 0" % (name, tail)
+        text = read_text(os.fspath(path), offset, limit)
         answer = self._ask(text, timeout=_ANSWER + limit / 100_000)
         if any(frame.tag == "none" for frame in answer.frames):
             return None
@@ -341,7 +402,8 @@ class SshHost:
         out = quote(os.fspath(output))
         text = (
             b"if d_said=$(prepare_launch %s 2>&1); then find_setsid; mark pid_of\n"
-            b"( %s; launch %s %s ); finish $?\n"
+            b'd_new=$( %s; launch %s %s ); d_code=$?; printf %%s "$d_new"; finish $d_code\n'
+            b'[ -z "$d_new" ] || watch "$d_new" ""\n'
             b'else report 1 "$d_said"; fi' % (out, made, out, words(argv))
         )
         answer = self._ask(text, again=False)
@@ -349,6 +411,8 @@ class SshHost:
         said = answer.data("pid_of")
         if not said.isdigit():
             raise HostError(f"cannot start {argv[0]} on {self.options.host}")
+        if self._channel is not None:
+            self._channel.watched.add(int(said))
         return int(said)
 
     def alive(self, processes: Sequence[ProcessId]) -> list[bool]:
@@ -374,8 +438,9 @@ class SshHost:
         channel = self._open()
         for process in processes:
             if process.pid not in channel.watched:
-                channel.watched.add(process.pid)
+                # What it answers is that it has ended, when it has.
                 channel.tell(words("watch", str(process.pid), process.started))
+                channel.watched.add(process.pid)
         return SshWatch(channel, processes)
 
     @contextmanager

@@ -140,6 +140,24 @@ def environment_text(own: Mapping[str, str], env: Mapping[str, str], *, passed: 
     return b"; ".join(steps) or b":"
 
 
+def query_text(argv: Sequence[str]) -> bytes:
+    """Run a command; what it prints, to whichever stream, is the answer's part `out`."""
+    return b'mark out; ( umask "$d_umask"; exec %s ) 2>&1; finish $?' % words(argv)
+
+
+def survey_text(names: Sequence[str], links: Sequence[str]) -> bytes:
+    """What lies there, and who lives."""
+    text = words("look", names)
+    return words("keepers", links) + b"; " + text if links else text
+
+
+def read_text(name: str, offset: int, limit: int) -> bytes:
+    """A part of a file."""
+    path = quote(name)
+    tail = b"tail -c +%d %s | head -c %d" % (offset + 1, path, limit)
+    return b"if [ -e %s ]; then mark data; %s; else mark none; fi; finish 0" % (path, tail)
+
+
 def parse_hello(frames: Sequence[Frame]) -> Hello:
     """Raises HostError when the root cannot be used, or the answer is none."""
     said = {frame.tag.partition(" ")[0]: frame for frame in frames}

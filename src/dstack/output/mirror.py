@@ -90,6 +90,11 @@ class Mirror:
                 break
         return taken
 
+    def foresee(self) -> None:
+        """`ask` comes soon: the host may begin to answer. Raises HostError."""
+        if self._stream is None and not self.whole and self.mine:
+            self._host.foresee_read(self._there, self._size(), _ASKED)
+
     def ask(self) -> int:
         """Ask for what there is beyond what has come; the bytes. Raises HostError."""
         if self._stream is not None or self.whole or not self.mine:

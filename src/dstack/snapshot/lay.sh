@@ -63,7 +63,7 @@ read_tree() { # -> $tree; false when there is none
 } 2>/dev/null
 
 look() { # $1 target
-    [ ! -d "$1" ] || echo laid
+    [ ! -d "$1" ] || echo laid # the empty name is nowhere
     read_tree && echo "tree $tree"
     for done in staging/*/done; do
         [ ! -e "$done" ] || { done=${done%/done} && echo "have ${done##*/}"; }

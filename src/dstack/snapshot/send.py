@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import HostError
 from ..hosts.base import File, Host
 from .differ import common_head, common_tail
 from .objects import Objects
@@ -57,22 +56,34 @@ class Sender:
         self._folder = folder
 
     def lay(
-        self, tree: str, target: Path, progress: Callable[[Progress], None] | None = None
+        self,
+        tree: str,
+        target: Path,
+        progress: Callable[[Progress], None] | None = None,
+        *,
+        fresh: bool = False,
     ) -> int:
         """Make the folder `target` there with the tree's content; the bytes of content sent.
 
-        It appears complete or not at all; nothing is done when it is there. Raises HostError,
+        It appears complete or not at all; nothing is done when it is there, which it is not when
+        `fresh`. In a batch of the host it is done when that ends. Raises HostError,
         StoreError when the tree is not in the store any more.
         """
-        there = self._look(target)
+        there = self._look("" if fresh else os.fspath(target))
         if there.laid:
             return 0
         with self._alone():
             sent = 0
             if there.tree != tree:
                 sent = self._send(there, tree, progress)
-            self._run("lay", tree, os.fspath(target))
+            self._host.do(
+                self._argv("lay", tree, os.fspath(target)), self._what(), timeout=_TIMEOUT
+            )
         return sent
+
+    def foresee(self) -> None:
+        """`lay` comes soon, of a fresh run: the host may begin to say what it has."""
+        self._host.foresee(self._argv("look", ""))
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -85,17 +96,15 @@ class Sender:
         finally:
             os.close(lock)
 
-    def _look(self, target: Path) -> There:
-        return There(self._run("look", os.fspath(target)))
+    def _look(self, target: str) -> There:
+        argv = self._argv("look", target)
+        return There(self._host.query(argv, self._what(), timeout=_TIMEOUT))
 
-    def _run(self, *words: str) -> bytes:
-        argv = ["/bin/sh", "-c", _script(), "sh", os.fspath(self._folder), *words]
-        done = self._host.run(argv, timeout=_TIMEOUT)
-        if done.code != 0:
-            said = done.err.decode("utf-8", "replace").strip().splitlines()
-            message = f"the code cannot be laid out on {self._host.name}"
-            raise HostError(f"{message}: {said[-1]}" if said else message)
-        return done.out
+    def _argv(self, *words: str) -> list[str]:
+        return ["/bin/sh", "-c", _script(), "sh", os.fspath(self._folder), *words]
+
+    def _what(self) -> str:
+        return f"the code cannot be laid out on {self._host.name}"
 
     def _send(self, there: There, tree: str, progress: Callable[[Progress], None] | None) -> int:
         old = there.tree

@@ -18,6 +18,7 @@ from .update import Progress, Update
 
 if TYPE_CHECKING:
     from ..hosts.base import Host
+    from .send import Sender
 
 _NEARLY_FULL = 64_000_000  # bytes
 _KEY = 24  # of a project's key, in the names of folders on hosts
@@ -186,21 +187,31 @@ class Snapshots:
         host: Host,
         places: tuple[Path, Path],
         progress: Callable[[Progress], None] | None = None,
+        *,
+        fresh: bool = False,
     ) -> int:
         """Make a folder on another host with the tree's content; the bytes of content sent.
 
         `places` there are where the host keeps the code of projects, and the folder, which
-        appears complete or not at all. Raises HostError, StoreError.
+        appears complete or not at all; `fresh`: it was never there. Raises HostError, StoreError.
         """
+        with self._store.opened():
+            sender = self._sender(project, host, places[0])
+            try:
+                return sender.lay(tree, places[1], progress, fresh=fresh)
+            except GitFailed as error:
+                raise _not_checked_out(tree, places[1], error) from None
+
+    def foresee_send(self, project: Path, host: Host, code: Path) -> None:
+        """A fresh run of the project will be sent there: the host may say what it has of it."""
+        with self._store.opened():
+            self._sender(project, host, code).foresee()
+
+    def _sender(self, project: Path, host: Host, code: Path) -> Sender:
         from .send import Sender
 
         key = self._key(project)
-        with self._store.opened():
-            kept = places[0] / f"{key[:_KEY]}-{self._store.name()}"
-            try:
-                return Sender(self._store, key, host, kept).lay(tree, places[1], progress)
-            except GitFailed as error:
-                raise _not_checked_out(tree, places[1], error) from None
+        return Sender(self._store, key, host, code / f"{key[:_KEY]}-{self._store.name()}")
 
     def sent_as(self, project: Path | None) -> tuple[str, str]:
         """How the folders begin and end in which hosts keep the code of a project, or of all."""

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from ..config.backends import Backend
+from ..engines.facts import foresee_facts
 from ..engines.far_builds import delete_build, read_made, take_result
 from ..errors import HostError, StoreError
 from ..hosts.base import Host
@@ -81,6 +82,12 @@ class FarSite(Site):
             with suppress(HostError):  # it is told again to whoever asks something
                 self._host.connect()
 
+    def foresee(self, snapshots: Snapshots, project: Path, *, gpus: bool) -> None:
+        """See Site."""
+        with suppress(HostError):
+            foresee_facts(self._host, self.home, gpus=gpus)
+            snapshots.foresee_send(project, self._host, self.home.code)
+
     def away(self) -> str | None:
         """See Site."""
         return self._problem if time.monotonic() < self._until else None
@@ -103,12 +110,15 @@ class FarSite(Site):
         snapshots: Snapshots,
         run: Run,
         progress: Callable[[Progress], None] | None,
+        *,
+        fresh: bool,
     ) -> None:
         """See Site."""
         if run.tree is None:
             return
         places = (self.home.code, self.home.run(run.id) / "code")
-        snapshots.send(Path(run.plan.project), run.tree, self._host, places, progress)
+        project = Path(run.plan.project)
+        snapshots.send(project, run.tree, self._host, places, progress, fresh=fresh)
 
     def platform(self) -> str:
         """See Site."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
+from pathlib import Path
 
 from ..errors import HostError
 from ..hosts.base import Host, ProcessId, Watch
@@ -26,6 +28,8 @@ class Link:
         self._host: Host = host
         self._site = site
         self._supervisor = supervisor
+        self._engine = site.engine(run.plan.engine)
+        self._place: Path | None = None  # the job folder there
         self._mirror: Mirror | None = None
         self._attempt = 0
         self._begun = 0.0
@@ -47,6 +51,8 @@ class Link:
             self._mirror.pump()
         self._notice()
         ended, self._ended = self._ended, False
+        if ended:
+            self._foresee()
         return ended
 
     def looked(self, run: Run) -> None:
@@ -76,7 +82,7 @@ class Link:
     def _open(self, run: Run, number: int) -> None:
         if self._mirror is not None:
             self._mirror.close()
-        there = self._site.home.job(run.id, number)
+        self._place = there = self._site.home.job(run.id, number)
         self._mirror = Mirror(self._host, there, self._supervisor.home.job(run.id, number))
         self._attempt = number
         self._begun = time.monotonic()
@@ -89,9 +95,7 @@ class Link:
             self._watch = self._host.watch([ProcessId.parse(keeper)])
         if self._mirror is None:
             return
-        if time.monotonic() - self._begun < _SHORT:
-            self._mirror.ask()
-        else:
+        if time.monotonic() - self._begun >= _SHORT:
             self._mirror.stream()
 
     def _finish(self) -> bool:
@@ -100,6 +104,14 @@ class Link:
             return self._mirror.finish()
         except HostError:
             return False
+
+    def _foresee(self) -> None:
+        """It will be looked at, and where it has ended the rest of its output be fetched."""
+        if self._mirror is None or self._place is None or self._site.away() is not None:
+            return
+        with suppress(HostError):
+            self._engine.foresee(self._place)
+            self._mirror.foresee()
 
     def _notice(self) -> None:
         if self._watch is not None and self._watch.ended():

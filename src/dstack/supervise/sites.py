@@ -45,6 +45,9 @@ class Site:
     def begin(self) -> None:
         """Begin to connect, without waiting for it."""
 
+    def foresee(self, snapshots: Snapshots, project: Path, *, gpus: bool) -> None:
+        """A run of the project is about to be planned, and started: ask what that will need."""
+
     def away(self) -> str | None:
         """Why it is not asked now: it did not answer just before."""
         return None
@@ -67,8 +70,13 @@ class Site:
         snapshots: Snapshots,
         run: Run,
         progress: Callable[[Progress], None] | None,
+        *,
+        fresh: bool,
     ) -> None:
-        """Make the run's folder of code, unless it is there. Raises StoreError, HostError."""
+        """Make the run's folder of code, unless it is there (`fresh`: it cannot be).
+
+        Raises StoreError, HostError.
+        """
         if run.tree is not None:
             snapshots.checkout(run.tree, self.home.run(run.id) / "code")
 

@@ -71,6 +71,7 @@ class Supervisor:
         self.sites = sites
         self.clock = clock
         self.snapshots = Snapshots(home)
+        self.fresh: set[str] = set()  # runs that nobody can have started yet
         self.progress: Callable[[Progress], None] | None = None  # of code that is being sent
         self._told: dict[tuple[str, int, bool], float] = {}
         self._launched: dict[tuple[str, int], float] = {}
@@ -210,6 +211,8 @@ class Supervisor:
             if isinstance(action, Start):
                 if not self._start(stored, action.attempt):
                     return Wait(self.clock() + _AGAIN)
+                if self.site_of(run.plan).far and stored.run.status == "preparing":
+                    return Poll(action.attempt)  # it has only just begun, and an answer takes time
                 continue
             if not isinstance(action, Stop | Poll):
                 return action
@@ -248,11 +251,13 @@ class Supervisor:
         if why is not None:
             raise HostUnreachable(why)
         engine = site.engine(run.plan.engine)
+        fresh = run.id in self.fresh and attempt == 1
+        self.fresh.discard(run.id)
         with site.at_once():
-            site.lay_code(self.snapshots, run, self.progress)
+            site.lay_code(self.snapshots, run, self.progress, fresh=fresh)
             job = engine.plan(run, site.home.run(run.id), attempt)
             self._launched[(run.id, attempt)] = time.monotonic()
-            pid = engine.start(job, self._values(run, (*job.needs, *job.keys)))
+            pid = engine.start(job, self._values(run, (*job.needs, *job.keys)), fresh=fresh)
         if pid is not None:
             self._keepers[run.id] = f"{pid}::"
 

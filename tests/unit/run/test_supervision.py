@@ -97,7 +97,7 @@ class FakeEngine:
         directory = str(run_folder / str(attempt))
         return Job(name=f"{run.id}-{attempt}", directory=directory, script="")
 
-    def start(self, job: Job, values: Mapping[str, str]) -> int | None:
+    def start(self, job: Job, values: Mapping[str, str], *, fresh: bool = False) -> int | None:
         del values
         self.world.point()
         path = Path(job.directory)
@@ -177,6 +177,7 @@ class FakeSite:
     """Stands where a host and dstack's folder on it would be."""
 
     home = HOME
+    far = False
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -187,7 +188,7 @@ class FakeSite:
     def at_once(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def lay_code(self, *_: object) -> None:
+    def lay_code(self, *_: object, fresh: bool) -> None:
         pass
 
     def forget(self, _: Run) -> None:
