@@ -20,6 +20,10 @@ from tests.hosts.services import Hosts
 __all__ = ["docker_there", "hosts", "running_hosts", "ssh"]
 
 
+# Seconds: the end of a connection that nobody could close knows it after a minute.
+PATIENCE = 75.0
+
+
 @pytest.fixture(scope="session")
 def running_hosts() -> Iterator[Hosts]:
     """All hosts, up; ask for `hosts` instead."""
@@ -43,7 +47,7 @@ def hosts(running_hosts: Hosts) -> Iterator[Hosts]:
         return [f"{host.name}: {process.command}" for host in all for process in host.jobs()]
 
     try:
-        wait_until(lambda: not left(), "the jobs on the hosts to end", 20.0)
+        wait_until(lambda: not left(), "the jobs on the hosts to end", PATIENCE)
     except TimeoutError:
         pytest.fail(f"left behind: {left()}")
     finally:

@@ -14,6 +14,7 @@ from dstack.hosts.local import LocalHost
 from dstack.hosts.ssh import SshHost
 from dstack.hosts.ssh_options import SshOptions
 from tests.engines.machine import wait_until
+from tests.hosts.fixtures import PATIENCE
 from tests.hosts.host import Host as Machine
 from tests.hosts.services import Hosts
 from tests.hosts.spec import USERS
@@ -91,7 +92,7 @@ def place(
         host.disconnect()
     # What ran there for us ends with the connection.
     try:
-        wait_until(lambda: not machine.jobs(), "what we left there to end", 20.0)
+        wait_until(lambda: not machine.jobs(), "what we left there to end", PATIENCE)
     except TimeoutError:
         pytest.fail(f"left on {machine.name}: {machine.jobs()}")
     finally:

@@ -340,15 +340,19 @@ def test_a_port_that_is_taken_here(place: Place) -> None:
 
 
 def test_uv(place: Place) -> None:
+    if place.name == "bare":
+        with pytest.raises(HostError, match="has no uv, and this machine's does not run there"):
+            place.host.uv()
+        return
     found = place.host.uv()
     if place.machine is None:
         assert found
         assert Path(found).is_file()
-    elif place.machine.spec.uv:
-        assert found == "/usr/local/bin/uv"
-        assert place.host.run([found, "--version"]).out.startswith(b"uv ")
     else:
-        assert found is None
+        # Where there was none it has been put.
+        own = "/usr/local/bin/uv" if place.machine.spec.uv else f"{place.host.root}/bin/uv"
+        assert found == own
+        assert place.host.run([found, "--version"]).out.startswith(b"uv ")
 
 
 def test_where_the_folder_of_ours_lies(place: Place) -> None:
