@@ -6,10 +6,11 @@ import os
 import select
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ..errors import HostError, HostUnreachable
-from .channel import BEAT, REMOTE, end_ssh, start_ssh
+from .base import ProcessId
+from .channel import BEAT, REMOTE, Channel, end_ssh, start_ssh
 from .ssh_errors import ssh_error
 from .ssh_master import Master
 from .ssh_requests import quote, reason, say_if_full, unpack_text
@@ -54,6 +55,28 @@ def run_line(master: Master, line: bytes, *, timeout: float) -> bytes:
     if child.returncode == _SSH_FAILED:
         raise ssh_error(master.options.host, err.decode("utf-8", "replace"))
     return out
+
+
+class SshWatch:
+    """See Watch. The end of a process is told over the channel that requests are answered on."""
+
+    def __init__(self, channel: Channel, processes: Sequence[ProcessId]) -> None:
+        self._channel = channel
+        self._processes = frozenset(processes)
+
+    def fileno(self) -> int:
+        """See Watch."""
+        return self._channel.fileno()
+
+    def ended(self) -> set[ProcessId]:
+        """See Watch."""
+        self._channel.receive()
+        if self._channel.broken is not None:
+            return set(self._processes)
+        return {each for each in self._processes if each.pid in self._channel.ended}
+
+    def close(self) -> None:
+        """See Watch. What waits there ends with its process, or with the channel."""
 
 
 class FollowStream:
