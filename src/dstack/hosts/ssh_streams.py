@@ -19,8 +19,8 @@ _STALLED = 60.0  # seconds without a byte going through, after which the host co
 _SSH_FAILED = 255
 # In the background there, on stderr: what makes `sshd` find out that nobody is here any more.
 _BEAT = (
-    b"( trap 'kill $d_s; exit' TERM; while :; do sleep %d >/dev/null & d_s=$!; wait $d_s;"
-    b" echo >&2; done ) </dev/null >/dev/null & d_b=$!; " % BEAT
+    b"( trap 'kill $d_s; exit' TERM; while kill -0 $$ 2>/dev/null; do sleep %d >/dev/null & d_s=$!;"
+    b" wait $d_s; echo >&2; done ) </dev/null >/dev/null & d_b=$!; " % BEAT
 )
 _CHUNK = 1 << 20
 
@@ -94,7 +94,8 @@ class FollowStream:
             % (name, self._nonce.strip(), offset + 1, name, _BEAT),
         )
         assert self._child.stdout is not None  # noqa: S101
-        self._fd = self._child.stdout.fileno()
+        assert self._child.stderr is not None  # noqa: S101
+        self._fd, self._err = self._child.stdout.fileno(), self._child.stderr.fileno()
         _widen(self._fd)
 
     def fileno(self) -> int:
@@ -107,6 +108,8 @@ class FollowStream:
             try:
                 data = os.read(self._fd, limit)
             except BlockingIOError:
+                # A pipe that nobody empties stops ssh one day; what is in it are beats.
+                _read_into(self._err, bytearray())
                 return None
             if self._head is None or not data:
                 return data

@@ -298,7 +298,7 @@ def test_nothing_is_left_there_when_nobody_says_goodbye(
     hosts: Hosts, ssh_host: SshHostMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dstack.hosts.channel.BEAT", 1)
-    quick = ssh_streams._BEAT.replace(b"sleep 60", b"sleep 1")
+    quick = ssh_streams._BEAT.replace(b"sleep 10", b"sleep 1")
     monkeypatch.setattr(ssh_streams, "_BEAT", quick)
     host = ssh_host("alpha")
     said(host)
