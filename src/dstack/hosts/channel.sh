@@ -312,3 +312,5 @@ unwatch() {
     d_watchers=
 }
 trap unwatch EXIT
+# Who answers when nobody listens any more ends in order, too.
+trap 'exit 1' HUP PIPE

@@ -83,8 +83,10 @@ lay() { # $1 tree, $2 target
     mv "$2.tmp-$$" "$2"
 }
 
-umask 022
+# What is dstack's own is nobody else's; what is in it is as it was in the folder.
+umask 077
 [ -d "$1" ] || mkdir -p "$1" || exit 1
+umask 022
 cd "$1" || exit 1
 shift
 lock
