@@ -34,8 +34,8 @@ from .ssh_requests import (
     read_text,
     reason,
     say_if_full,
-    unpack_text,
     survey_text,
+    unpack_text,
     words,
 )
 from .ssh_streams import FollowStream, run_line, send_tree
