@@ -52,6 +52,7 @@ def ask_all(backends: Sequence[Backend], home: Home) -> list[Answer]:
 
 def _ask(backend: Backend, sites: Sites, home: Home) -> Answer:
     try:
+        # A machine without sh or tar is an error already.
         site = sites.reach(backend)
         host = site.host() or LocalHost(home.root)
         found = _ask_engines(backend, host)
@@ -59,9 +60,6 @@ def _ask(backend: Backend, sites: Sites, home: Home) -> Answer:
         if broken:
             return Answer(backend, error=broken[0].error, hint=broken[0].hint, engines=found)
         tools = _ask_tools(host)
-        if "tar" not in tools:
-            hint = "install it there: code is sent with it"
-            return Answer(backend, error="there is no tar", hint=hint, engines=found)
         facts = site.engine("process").facts(pythons=True, limits=True)
     except DstackError as error:
         return Answer(backend, error=error.message, hint=error.hint)

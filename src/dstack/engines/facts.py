@@ -141,4 +141,4 @@ def _limits(host: Host) -> tuple[bool, str | None]:
     done = host.run(["/bin/sh", "-c", process_body(), "sh", "probe"], timeout=_TIMEOUT)
     if done.code == 0:
         return True, None
-    return False, "this machine does not let us make control groups (it takes root)"
+    return False, "the machine does not let us make control groups (it takes root)"

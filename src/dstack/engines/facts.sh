@@ -42,7 +42,12 @@ while [ ! -d "$root" ]; do
     root=${root%/*}
     root=${root:-/}
 done
-df -Pk "$root" 2>/dev/null | while read -r _ _ _ free _; do echo "disk $free"; done
+# Not in POSIX, but in GNU's and busybox's, and it does not have to know where the disk is mounted.
+if free=$(stat -f -c '%a %S' "$root" 2>/dev/null); then
+    echo "disk $((${free% *} * ${free#* } / 1024))"
+else
+    df -Pk "$root" 2>/dev/null | while read -r _ _ _ free _; do echo "disk $free"; done
+fi
 case $asked in
     *" gpus "*)
         if command -v nvidia-smi >/dev/null; then

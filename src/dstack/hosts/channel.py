@@ -20,6 +20,7 @@ from .ssh_requests import Frame
 # Login shells of any kind (fish, csh, ...) understand this; the rest is read by a POSIX shell.
 # `read` takes one byte at a time, so that what follows the line is left for what the line starts.
 REMOTE = "exec /bin/sh -c 'IFS= read -r d_line && eval \"$d_line\"'"
+BEAT = 60  # seconds between what the other end says when nothing else is to be said
 _PIPE = 1 << 20
 _CHUNK = 1 << 16
 _KILL_WAIT = 2.0
@@ -106,7 +107,8 @@ class Channel:
     def __init__(self, argv: Sequence[str], env: Mapping[str, str]) -> None:
         self._nonce = os.urandom(16).hex().encode()
         self._child = start_ssh(argv, env)
-        self._unsent = bytearray(b"exec /bin/sh\nd_n=" + self._nonce + b"\n" + script())
+        start = b"exec /bin/sh\nd_n=%s\n%sbeat %d\n" % (self._nonce, script(), BEAT)
+        self._unsent = bytearray(start)
         self._raw = bytearray()
         self._scanned = 0
         self._frame: tuple[str, bytearray] | None = None
@@ -299,6 +301,8 @@ class Channel:
             # It comes when it comes, also in the middle of another part.
             if rest.isdigit():
                 self.ended.add(int(rest))
+            return
+        if kind == "beat":
             return
         if kind == "pid":
             self.pid = int(rest) if rest.isdigit() else None

@@ -63,6 +63,8 @@ hello() {
     cat /proc/sys/kernel/random/boot_id 2>/dev/null
     mark gzip
     command -v gzip
+    mark tar
+    command -v tar
     mark uv
     find_uv
     mark env
@@ -268,10 +270,24 @@ find_setsid() {
     fi
 }
 
+# beat: say now and then that we are here. When nobody is there any more, and nobody told us, this
+# is what makes `sshd` find out, and our input end: else we would stay for hours.
+beat() {
+    (
+        trap 'kill "$d_pid" 2>/dev/null; exit' TERM
+        while :; do
+            sleep "$1" >/dev/null &
+            d_pid=$!
+            wait "$d_pid"
+            mark beat
+        done
+    ) 2>/dev/null &
+    d_watchers="$d_watchers $!"
+}
+
 # watch PID STARTED: say `ended PID` when it does. There is no other answer.
 watch() {
     (
-        trap - EXIT
         if is_same "$1" "$2"; then
             if [ -p "$d_ended/$1" ]; then
                 read -r d_line <"$d_ended/$1"
@@ -284,7 +300,7 @@ watch() {
     d_watchers="$d_watchers $!"
 }
 
-# unwatch: end the watchers. Their pids may be others' by now: it must be a child of ours.
+# unwatch: end what waits in the background. The pids may be others' by now: they must be children.
 unwatch() {
     for d_pid in $d_watchers; do
         { IFS= read -r d_line <"/proc/$d_pid/stat"; } 2>/dev/null || continue

@@ -137,9 +137,10 @@ class SshHost:
             channel.forget_err()
             try:
                 self._hello = parse_hello(answer.frames)
-            except HostError:
+            except HostError as error:
                 self.close()
-                raise
+                message = f"{self.options.host} cannot be used: {error.message}"
+                raise HostError(message, hint=error.hint) from None
             self._agree(self._hello)
         return channel
 

@@ -173,6 +173,8 @@ def parse_hello(frames: Sequence[Frame]) -> Hello:
     uid = text("uid").strip()
     if not text("root").startswith("/") or not uid.isdigit() or len(system) < 2:
         raise HostError("the shell there does not answer as a POSIX shell would")
+    if not text("tar").strip():
+        raise HostError("there is no tar on it", hint="install it there: code is sent with it")
     return Hello(
         root=text("root").rstrip("/") or "/",
         home=text("home"),

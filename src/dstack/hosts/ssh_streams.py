@@ -9,13 +9,18 @@ import time
 from collections.abc import Iterable
 
 from ..errors import HostError, HostUnreachable
-from .channel import REMOTE, end_ssh, start_ssh
+from .channel import BEAT, REMOTE, end_ssh, start_ssh
 from .ssh_errors import ssh_error
 from .ssh_master import Master
 from .ssh_requests import quote, reason, say_if_full, unpack_text
 
 _STALLED = 60.0  # seconds without a byte going through, after which the host counts as unreachable
 _SSH_FAILED = 255
+# In the background there, on stderr: what makes `sshd` find out that nobody is here any more.
+_BEAT = (
+    b"( trap 'kill $d_s; exit' TERM; while :; do sleep %d >/dev/null & d_s=$!; wait $d_s;"
+    b" echo >&2; done ) </dev/null >/dev/null & d_b=$!; " % BEAT
+)
 _CHUNK = 1 << 20
 
 
@@ -61,8 +66,9 @@ class FollowStream:
         self._child = start_line(
             master,
             b"{ until [ -e %s ]; do sleep 0.1 2>/dev/null || sleep 1; done; echo %s;"
-            b" exec tail -c +%d -f %s; } 2>/dev/null & d_t=$!; exec >/dev/null 2>&1;"
-            b" IFS= read -r d_x; kill $d_t" % (name, self._nonce.strip(), offset + 1, name),
+            b" exec tail -c +%d -f %s; } 2>/dev/null & d_t=$!; %sexec >/dev/null;"
+            b" IFS= read -r d_x; kill $d_t $d_b"
+            % (name, self._nonce.strip(), offset + 1, name, _BEAT),
         )
         assert self._child.stdout is not None  # noqa: S101
         self._fd = self._child.stdout.fileno()
@@ -98,8 +104,12 @@ class FollowStream:
 def send_tree(master: Master, folder: str, archive: Iterable[bytes], what: str) -> None:
     """Unpack an archive into a folder there. Raises HostError, whose message begins with `what`."""
     nonce = os.urandom(16).hex().encode()
-    line = unpack_text(folder, b"", b"-xopf") + say_if_full(folder)
-    line += b" && echo " + nonce
+    line = b"%s{ %s%s && echo %s; }; d_c=$?; kill $d_b; exit $d_c" % (
+        _BEAT,
+        unpack_text(folder, b"", b"-xopf"),
+        say_if_full(folder),
+        nonce,
+    )
     child = start_line(master, line)
     assert child.stdin is not None and child.stdout is not None and child.stderr is not None  # noqa: S101, PT018
     fds = (child.stdin.fileno(), child.stdout.fileno(), child.stderr.fileno())

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from dstack.errors import HostError, HostUnreachable
+from dstack.hosts import ssh_streams
 from dstack.hosts.base import File
 from dstack.hosts.ssh import SshHost
 from dstack.hosts.ssh_options import SshOptions, ssh_argv
@@ -291,6 +292,29 @@ def test_nothing_is_left_there_when_we_are_killed(
         child.communicate()
     wait_for(lambda: not hosts["alpha"].jobs(), "what answered there to end")
     SshHost("a", SshOptions("alpha"), tmp_path).disconnect()
+
+
+def test_nothing_is_left_there_when_nobody_says_goodbye(
+    hosts: Hosts, ssh_host: SshHostMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dstack.hosts.channel.BEAT", 1)
+    quick = ssh_streams._BEAT.replace(b"sleep 60", b"sleep 1")
+    monkeypatch.setattr(ssh_streams, "_BEAT", quick)
+    host = ssh_host("alpha")
+    said(host)
+    stream = host.follow(Path("/etc/passwd"), 0)
+    wait_for(lambda: stream.read() is not None, "the file")
+    # Two beats later all is as it was: they are no answers.
+    time.sleep(2.5)
+    assert host.run(["/bin/sh", "-c", "sleep 2; echo out; echo err >&2"]).err == b"err\n"
+    link = hosts["alpha"].link
+    link.drop()
+    (master,) = masters(host)
+    os.kill(master, signal.SIGKILL)
+    time.sleep(1)
+    link.heal()
+    wait_for(lambda: not hosts["alpha"].jobs(), "what waited there to end")
+    stream.close()
 
 
 # ---- uv ----

@@ -34,6 +34,7 @@ HELLO = {
     "system": b"Linux x86_64\n",
     "boot": b"b-1\n",
     "gzip": b"/usr/bin/gzip\n",
+    "tar": b"/bin/tar\n",
     "uv": b"",
     "env": b"PATH=/bin\nA=1\n2=3\nB=x=y\n",
 }
@@ -93,6 +94,8 @@ def test_hello() -> None:
     for wrong in ({"root": b"relative"}, {"uid": b"?"}, {"system": b"x"}):
         with pytest.raises(HostError, match="does not answer as a POSIX shell"):
             parse_hello(frames(**(HELLO | wrong)))
+    with pytest.raises(HostError, match="there is no tar on it"):
+        parse_hello(frames(**(HELLO | {"tar": b""})))
     with pytest.raises(HostError, match=r"^/r belongs to another user$"):
         parse_hello([Frame("error /r belongs to another user"), *frames(**HELLO)])
 
