@@ -10,6 +10,7 @@ import pytest
 
 from tests.e2e.conftest import Task, free_port
 from tests.e2e.far import *  # noqa: F403 (that is how fixtures are taken over)
+from tests.e2e.far import BACKENDS, end_masters
 from tests.hosts.client import Client
 from tests.hosts.services import Hosts
 from tests.support import Dstack, wait_for

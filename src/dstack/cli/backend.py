@@ -41,7 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     check.add_argument("names", metavar="NAME", nargs="*", help="a backend; all if left out")
     help = "add a machine that ssh reaches to config.yml, once it has answered"
     add = commands.add_parser("add", help=help, description=help.capitalize() + ".")
-    add.add_argument("name", metavar="NAME", help="what `--backend` will call it")
+    add.add_argument("name", metavar="NAME", help="how it will be called")
     add.add_argument(
         "--ssh",
         metavar="HOST",

@@ -219,7 +219,6 @@ def _asks_for_limits(settings: Settings) -> bool:
 
 
 def _offer(backend: Backend, choice: Choice, engine: Engine, settings: Settings) -> Offer:
-    asked = settings.resources
     facts = engine.facts(limits=_asks_for_limits(settings))
     return Offer(
         backend=backend.name,

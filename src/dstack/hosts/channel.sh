@@ -276,7 +276,8 @@ find_setsid() {
 beat() {
     (
         trap 'kill "$d_pid" 2>/dev/null; exit' TERM
-        while :; do
+        # A signal can come at a bad moment: then this ends with the next beat.
+        while kill -0 $$; do
             sleep "$1" >/dev/null &
             d_pid=$!
             wait "$d_pid"

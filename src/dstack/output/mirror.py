@@ -21,6 +21,7 @@ from ..errors import HostUnreachable, StoreError
 from ..hosts.base import Host, Stream
 
 _ASKED = 256 << 10  # bytes asked for at once
+_PATIENCE = 20  # how often in a row nothing may come though there is something
 _QUIET = 0.1  # seconds without a byte after which the end is asked for
 
 
@@ -103,15 +104,18 @@ class Mirror:
 
     def catch_up(self) -> None:
         """Copy all that there is now. Raises HostError."""
+        idle = 0
         while not self.whole and self.mine:
             if self._stream is None:
                 taken = self.ask()
                 if taken < _ASKED:
                     return
                 self.stream()  # there may be much of it
-            self._take_until_quiet()
+            idle = 0 if self._take_until_quiet() else idle + 1
             if not self._host.read_from(self._there, self._size(), 1):
                 return
+            if idle > _PATIENCE:
+                self._drop()  # it is stuck, and the host is not
 
     def finish(self) -> bool:
         """The job has ended: copy the rest of its output. Whether nothing is missing.
@@ -139,15 +143,18 @@ class Mirror:
             self._stream.close()
             self._stream = None
 
-    def _take_until_quiet(self) -> None:
+    def _take_until_quiet(self) -> int:
+        taken = 0
         until = time.monotonic() + _QUIET
         while self._stream is not None and time.monotonic() < until:
             waiter = select.poll()
             waiter.register(self._stream.fileno(), select.POLLIN)
-            if waiter.poll(int(_QUIET * 1000)) and self.pump():
+            if waiter.poll(int(_QUIET * 1000)) and (came := self.pump()):
+                taken += came
                 until = time.monotonic() + _QUIET
         if self._stream is None:
             raise HostUnreachable(f"{self._host.name} does not answer")
+        return taken
 
     def _size(self) -> int:
         return os.fstat(self._open()).st_size
