@@ -14,6 +14,7 @@
   images/                  who the user of a container image is, by the image's id; what Podman said
                            of images, by the environment that it was asked in
   parsed/                  the trees of task files that were read before
+  gpus/                    who has which GPU
   builds/RUN_ID/           what the build stage of that run made, and what it was made from
   runs/RUN_ID/             one run
     code/                  its copy of the code; the commands run here
@@ -49,6 +50,7 @@ class Home:
         self.images = root / "images"
         self.parsed = root / "parsed"
         self.builds = root / "builds"
+        self.gpus = root / "gpus"
         self.runs = root / "runs"
 
     def run(self, run_id: str) -> Path:

@@ -11,6 +11,7 @@ import random
 import signal
 import subprocess
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -108,6 +109,25 @@ class Round:
         """The folder `truth` as the job sees it, and further lines of the task file."""
         return str(self.side), ""
 
+    def runs(self, dstack: Dstack) -> dict[str, Path]:
+        """The folders of all runs, where their jobs lie, by the runs' ids."""
+        return {path.name: path for path in dstack.home.glob("runs/*")}
+
+    def cut(self) -> None:
+        """What happens before the victims are killed."""
+
+    def mend(self) -> None:
+        """What happens after that."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether the attempt under way may have ended by what happened before the kill."""
+        return False
+
+    def unbegun(self, said: str) -> bool:
+        """Whether there may be no run at all although nobody killed the command."""
+        return False
+
     def strike(self, dstack: Dstack, victim: str) -> bool:
         """Kill a victim other than the command; whether it was there."""
         pids = supervisors(dstack) if victim == "supervisor" else keepers(dstack)
@@ -126,10 +146,15 @@ class Round:
                 found += [f"{folder}/{n}" for n in names if n.startswith(f"dstack-{run_id}-")]
         return found
 
-    def reached(self, dstack: Dstack, before: set[Path], cli: subprocess.Popen[bytes]) -> bool:
-        """Whether the moment of the blow is there, or the run's end came first."""
-        new = set(dstack.home.glob("runs/*")) - before
-        job = next(iter(new)) / "1" if new else None
+    def reached(
+        self, dstack: Dstack, before: Collection[str], cli: subprocess.Popen[bytes]
+    ) -> bool:
+        """Whether the moment of the blow is there, or the run's end came first.
+
+        `before` are the runs that were there before the command.
+        """
+        new = [path for name, path in self.runs(dstack).items() if name not in before]
+        job = new[0] / "1" if new else None
         if self.moment == "typed" or (job is not None and (job / "exit").exists()):
             return True
         if job is None or (self.detached and "supervisor" in self.victims and cli.poll() is None):
@@ -151,7 +176,7 @@ class Round:
         if not seen.runs:
             # Killed before it was recorded: then nothing may have been started either.
             said = (self.side / "said").read_text()
-            assert "cli" in seen.hit, f"no run, and nobody killed it: {said}"
+            assert "cli" in seen.hit or self.unbegun(said), f"no run, and nobody killed it: {said}"
             assert not (self.truth / "starts").exists()
             nothing_left(dstack, self, None)
             return
@@ -191,7 +216,7 @@ def play(dstack: Dstack, folder: Path, plan: Round) -> None:
     plan.side.mkdir(parents=True)
     (folder / ".dstack.yml").write_text(plan.task())
     shown = plan.side / "shown"
-    before = set(dstack.home.glob("runs/*"))
+    before = plan.runs(dstack).keys()
     plan.begin(dstack)
     with shown.open("wb") as out, (plan.side / "said").open("wb") as err:
         cli = dstack.start(*plan.args(), cwd=folder, stdout=out, stderr=err)
@@ -203,7 +228,11 @@ def play(dstack: Dstack, folder: Path, plan: Round) -> None:
                 pause=plan.watch,
             )
             time.sleep(plan.after)
-            hit, stopped = _strike(dstack, plan, cli)
+            plan.cut()
+            try:
+                hit, stopped = _strike(dstack, plan, cli)
+            finally:
+                plan.mend()
             runs = _settle(dstack, plan, cli)
             code = cli.wait(DEADLINE)
         finally:
@@ -322,7 +351,8 @@ def check_end(plan: Round, run: dict[str, Any], hit: set[str], stopped: bool) ->
     natural = ("done", "completed", 0) if own == 0 else ("failed", "command_failed", own)
     end = (run["status"], run["reason"], run["exit_code"])
     allowed = {natural}
-    if plan.fatal & hit and not plan.retry:
+    fatal = plan.lost or bool(plan.fatal & hit)
+    if fatal and not plan.retry:
         allowed |= {("failed", "killed", 137), *plan.more_ends}
     if stopped and run["reason"] == "stopped":
         assert run["status"] == "stopped"
@@ -331,7 +361,7 @@ def check_end(plan: Round, run: dict[str, Any], hit: set[str], stopped: bool) ->
         return
     assert end in allowed, f"{end} is none of {allowed}: {run}"
     # What ends by itself while it is told to stop is not tried again.
-    if plan.retry and end == natural and not plan.fatal & hit and not stopped:
+    if plan.retry and end == natural and not fatal and not stopped:
         assert last == (1 if plan.code == 0 else 2)
 
 

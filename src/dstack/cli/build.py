@@ -47,7 +47,9 @@ def run(args: argparse.Namespace) -> int:
     pending = Snapshots(home).begin(project[0])
     try:
         supervisor = make_supervisor(home)
-        request = Request(home, supervisor.vault, args, args.rest, project)
+        request = Request(
+            home, supervisor.vault, supervisor.sites, supervisor.snapshots, args, args.rest, project
+        )
         plan, engine = request.plan(fallback_name(supervisor))
         if not plan.build:
             message = f"{plan.file} has no `build`"

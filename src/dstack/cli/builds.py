@@ -152,5 +152,7 @@ def _plan(supervisor: Supervisor, project: Path, build: Build) -> tuple[Plan, En
     parser = Parser(prog="dstack run")
     add_task_options(parser)
     args = parser.parse_args([str(project / build.workdir), "-f", str(project / build.file)])
-    request = Request(supervisor.home, supervisor.vault, args, (), (project, build.workdir))
+    place = (project, build.workdir)
+    parts = (supervisor.home, supervisor.vault, supervisor.sites, supervisor.snapshots)
+    request = Request(*parts, args, (), place)
     return request.plan(build.name)

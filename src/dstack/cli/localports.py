@@ -27,4 +27,4 @@ def choose_ports(
 
 def shares_ports(plan: Plan) -> bool:
     """Whether the run's apps listen on this machine's own ports."""
-    return plan.engine == "process"
+    return plan.engine == "process" and plan.remote is None

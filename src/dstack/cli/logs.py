@@ -38,6 +38,8 @@ def run(args: argparse.Namespace) -> int:
     supervisor = make_supervisor()
     stored = supervisor.runs.find(args.name)
     supervisor.look(stored, unsaved=True)
+    if stored.run.plan.remote is not None:
+        _fetch(supervisor, stored)
     shown = filter_for(supervisor, stored.run, ports=False)
     log = RunLog(supervisor.home.run(stored.run.id))
     begin = log.start()
@@ -56,8 +58,20 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _fetch(supervisor: Supervisor, stored: Stored) -> None:
+    from ..supervise.link import fetch
+    from ..text import warn
+
+    why = fetch(supervisor, stored.run)
+    if why is not None:
+        warn(f"this is what is known here; there may be more: {why}")
+
+
 def _follow(supervisor: Supervisor, stored: Stored, copy: Callable[[], int]) -> None:
     """Copy what comes until the run has ended."""
+    if stored.run.plan.remote is not None:
+        _follow_far(supervisor, stored, copy)
+        return
     next_look = 0.0
     while True:
         now = time.monotonic()
@@ -68,6 +82,36 @@ def _follow(supervisor: Supervisor, stored: Stored, copy: Callable[[], int]) -> 
             next_look = now + 0.25
         if not copy():
             time.sleep(0.03)
+    while copy():
+        pass
+
+
+def _follow_far(supervisor: Supervisor, stored: Stored, copy: Callable[[], int]) -> None:
+    import select
+
+    from ..supervise.link import Link
+
+    link = Link(supervisor, stored.run)
+    next_look = 0.0
+    try:
+        while True:
+            now = time.monotonic()
+            if now >= next_look:
+                supervisor.reload(stored)
+                supervisor.look(stored)
+                link.looked(stored.run)
+                if not stored.run.active and link.finish():
+                    break
+                next_look = now + 1.0
+            if not copy():
+                waiter = select.poll()
+                for descriptor in link.descriptors():
+                    waiter.register(descriptor, select.POLLIN)
+                waiter.poll(250)
+            if link.turn():
+                next_look = 0.0
+    finally:
+        link.close()
     while copy():
         pass
 

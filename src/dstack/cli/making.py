@@ -16,7 +16,6 @@ from ..snapshot import Snapshots
 from ..store.builds import Builds, Found
 from ..store.runs import NameTaken, Stored
 from ..supervise.attached import Detached, Watch
-from ..supervise.keep import platform
 from ..supervise.step import Supervisor
 from ..text import ago, say, warn
 
@@ -62,7 +61,8 @@ class Maker:
         self.name = name
         self.code = Code(supervisor.snapshots, tree)
         self.builds = Builds(supervisor.home)
-        self.parts = parts_of(plan, engine.find_base(plan), platform())
+        platform = supervisor.site_of(plan).platform()
+        self.parts = parts_of(plan, engine.find_base(plan), platform)
 
     def find(self) -> Found:
         """The build that fits, or why there is none."""
@@ -209,11 +209,11 @@ def builds_in_use(supervisor: Supervisor) -> set[str]:
 
 def discard(supervisor: Supervisor, builds: Builds, build: Build) -> None:
     """Delete a build and the image that belongs to it. Raises StoreError, HostError."""
+    site = supervisor.sites.at(build.backend, build.remote)
     if build.image is not None:
-        from ..engines import get_engine
-
-        engine = get_engine(build.engine, supervisor.home)
+        engine = site.engine(build.engine)
         engine.discard_image(build.image, build.client, dict(build.base_env))
+    site.delete_build(build.id)
     builds.discard(build.id)
 
 

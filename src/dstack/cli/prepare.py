@@ -13,9 +13,8 @@ import msgspec
 from ..config.load import Context, find_task_file, load_profiles, load_task, read_file
 from ..config.settings import resolve
 from ..config.shapes import EnvVar, Port, Secret, Settings, Task
-from ..engines import get_engine
 from ..engines.base import Engine
-from ..errors import CannotStart, UsageError
+from ..errors import CannotStart, DstackError, HostError, UsageError
 from ..paths import Home
 from ..run.model import Plan
 from ..run.plan import Offer, Place, make_plan
@@ -27,6 +26,8 @@ from .project import PROFILES, cache_key
 if TYPE_CHECKING:
     from ..config.backends import Backend
     from ..engines.choice import Choice
+    from ..snapshot import Snapshots
+    from ..supervise.sites import Sites
 
 # What a run gets of the submitting shell; docs/guide/environment.md lists them.
 _BASE = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR")
@@ -46,12 +47,16 @@ class Request:
         self,
         home: Home,
         vault: Vault,
+        sites: Sites,
+        snapshots: Snapshots,
         args: argparse.Namespace,
         rest: tuple[str, ...],
         project: tuple[Path, str],
     ) -> None:
         self.home = home
         self.vault = vault
+        self.sites = sites
+        self.snapshots = snapshots
         self.args = args
         self.rest = rest
         self.root, self.workdir = project
@@ -95,38 +100,64 @@ class Request:
         return None
 
     def plan(self, fallback_name: str) -> tuple[Plan, Engine]:
-        """The plan, and the engine that it is for. Raises CannotStart, UsageError."""
+        """The plan, and the engine that it is for. Raises CannotStart, UsageError.
+
+        Of several backends it is the first that can.
+        """
         task = self.load(fallback_name)
         settings = resolve(self.settings, task.settings, self.profile())
+        problems: list[tuple[str, DstackError]] = []
+        for backend in self._backends(settings):
+            try:
+                return self._plan_on(backend, task, settings)
+            except (CannotStart, HostError) as problem:
+                problems.append((backend.name, problem))
+        (name, first), *others = problems
+        if others:
+            why = "; ".join(f"{name}: {problem.message}" for name, problem in problems)
+            raise CannotStart(f"no backend can run it: {why}")
+        if isinstance(first, HostError):
+            raise CannotStart(f"backend {name}: {first.message}", hint=first.hint) from None
+        raise first
+
+    def _plan_on(self, backend: Backend, task: Task, settings: Settings) -> tuple[Plan, Engine]:
         from ..engines.choice import choose_engine
 
-        backend = self._backend(settings)
-        choice = choose_engine(backend, image=task.image is not None, environ=os.environ)
-        engine = get_engine(choice.engine, self.home)
+        site = self.sites.reach(backend)
+        site.foresee(self.snapshots, self.root, gpus=_asks_for_limits(settings))
+        host = site.host()
+        choice = choose_engine(backend, image=task.image is not None, host=host)
+        engine = site.engine(choice.engine)
         offer = _offer(backend, choice, engine, settings)
         place = Place(
             project=str(self.root),
             workdir=self.workdir,
             file=self._relative_file(),
             cache_key=cache_key(self.root, self._relative_file()),
-            base_env={**base_env(), **choice.environment},
+            # Another machine's own is in what the run is started from.
+            base_env={**(base_env() if host is None else {}), **choice.environment},
         )
-        python = _python_for(task, choice, engine)
-        return make_plan(task, settings, place, offer, python), engine
+        python = _python_for(task, choice, engine, here=host is None)
+        plan = make_plan(task, settings, place, offer, python)
+        if site.remote is not None:
+            plan = msgspec.structs.replace(plan, remote=site.remote)
+        return plan, engine
 
-    def _backend(self, settings: Settings) -> Backend:
-        """The first backend that is asked for and exists."""
+    def _backends(self, settings: Settings) -> list[Backend]:
+        """Those that are asked for, in their order. Raises UsageError for one that is not there."""
         from ..config.backends import load_backends
 
         path = self.home.config
         source = read_file(path, str(path)) if path.exists() else None
         known = {each.name: each for each in load_backends(source, str(path), self.memory)}
-        wanted = settings.backends or tuple(known)[:1]
-        for name in wanted:
+        for name in settings.backends or ():
             if name not in known:
                 message = f"there is no backend {name}"
                 raise UsageError(message, hint=f"backends: {', '.join(known)}")
-        return known[wanted[0]]
+        if settings.backends:
+            return [known[name] for name in settings.backends]
+        chosen = [each for each in known.values() if getattr(each, "default", False)]
+        return chosen[:1] or list(known.values())[:1]
 
     def _relative_file(self) -> str:
         try:
@@ -184,9 +215,13 @@ def _with(file: tuple[Port, ...], line: tuple[Port, ...]) -> tuple[Port, ...]:
     return (*(port for port in file if port.run not in seen), *line)
 
 
-def _offer(backend: Backend, choice: Choice, engine: Engine, settings: Settings) -> Offer:
+def _asks_for_limits(settings: Settings) -> bool:
     asked = settings.resources
-    facts = engine.facts(limits=any((asked.cpu, asked.memory, asked.gpu)))
+    return any((asked.cpu, asked.memory, asked.gpu))
+
+
+def _offer(backend: Backend, choice: Choice, engine: Engine, settings: Settings) -> Offer:
+    facts = engine.facts(limits=_asks_for_limits(settings))
     return Offer(
         backend=backend.name,
         engine=engine.name,
@@ -201,27 +236,35 @@ def _offer(backend: Backend, choice: Choice, engine: Engine, settings: Settings)
     )
 
 
-def _python_for(task: Task, choice: Choice, engine: Engine) -> tuple[str, str | None]:
+def _python_for(
+    task: Task, choice: Choice, engine: Engine, *, here: bool
+) -> tuple[str, str | None]:
     if task.image is not None:
         return "", None
     if choice.engine != "process":
-        return task.python or f"{sys.version_info.major}.{sys.version_info.minor}", None
-    return _python(engine, task.python)
+        return task.python or _own_version(), None
+    return _python(engine, task.python, here=here)
 
 
-def _python(engine: Engine, version: str | None) -> tuple[str, str | None]:
+def _own_version() -> str:
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def _python(engine: Engine, version: str | None, *, here: bool) -> tuple[str, str | None]:
     """The version, and an interpreter that has it (None: it is fetched when the run starts)."""
-    mine = f"{sys.version_info.major}.{sys.version_info.minor}"
-    if version is None or version == mine:
+    mine = _own_version()
+    wanted = version or mine
+    if here and wanted == mine:
         # In a virtual environment sys.executable is a link that goes with it.
         return mine, str(getattr(sys, "_base_executable", None) or sys.executable)
     facts = engine.facts(pythons=True)
-    if version in facts.pythons:
-        return version, facts.pythons[version]
+    if wanted in facts.pythons:
+        return wanted, facts.pythons[wanted]
     if facts.fetch:
-        return version, None
+        return wanted, None
     there = ", ".join(sorted(facts.pythons, key=_by_number)) or "none"
-    message = f"Python {version} is not on this machine, and may not be downloaded (there: {there})"
+    where = "this machine" if here else "the host"
+    message = f"Python {wanted} is not on {where}, and may not be downloaded (there: {there})"
     raise CannotStart(message, hint="install it, or choose one that is there")
 
 

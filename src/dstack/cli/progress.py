@@ -19,6 +19,9 @@ class SendingBar:
         if self._bar is None:
             self._bar = Progress("uploading", sent.total)
         self._bar.update(sent.done, sent.total)
+        if sent.done >= sent.total:
+            self._bar.close()
+            self._bar = None
 
     def __enter__(self) -> SendingBar:
         return self

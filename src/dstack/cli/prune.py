@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import text
-from ..errors import StoreError
+from ..engines.builds import folder_size
+from ..errors import HostUnreachable, StoreError
 from ..paths import Home, find_home
-from ..supervise.keep import folder_size
 from .project import cache_key, find_project
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("kind", metavar="cache|builds|code", choices=_KINDS, help="what to delete")
     add("dir", metavar="DIR", nargs="?", help="only what belongs to the project that DIR lies in")
+    add("--backend", metavar="B", help="on this backend's machine, not on this one")
     add("--older", metavar="AGE", help="only what was not used for so long: 12h, 7d, 2w")
     add("-y", "--yes", action="store_true", help="answer every question with yes")
 
@@ -38,8 +39,12 @@ def run(args: argparse.Namespace) -> int:
     home = find_home()
     project = None if args.dir is None else find_project(args.dir, Path.cwd())[0]
     older = _age(args.older)
+    if args.backend is not None and args.kind != "builds":
+        from .far_prune import prune_far
+
+        return prune_far(args, home, project, older)
     if args.kind == "builds":
-        return _prune_builds(home, project, older, yes=args.yes)
+        return _prune_builds(home, project, older, args.backend, yes=args.yes)
     if args.kind == "code":
         return _prune_code(home, project, older)
     return _prune_cache(home, project, older, yes=args.yes)
@@ -62,13 +67,17 @@ def _prune_code(home: Home, project: Path | None, older: float | None) -> int:
     return 0
 
 
-def _prune_builds(home: Home, project: Path | None, older: float | None, *, yes: bool) -> int:
+def _prune_builds(
+    home: Home, project: Path | None, older: float | None, backend: str | None, *, yes: bool
+) -> int:
     from ..store.builds import Builds
     from ..supervise.build import make_supervisor
     from .making import builds_in_use, discard
 
     supervisor, builds = make_supervisor(home), Builds(home)
     there = [each for each in builds.all() if project is None or each.project == str(project)]
+    if backend is not None:
+        there = [each for each in there if each.backend == backend]
     limit = time.time() - older if older is not None else None
     there = [each for each in there if limit is None or builds.used(each) < limit]
     chosen = [each for each in there if each.id not in builds_in_use(supervisor)]
@@ -81,9 +90,14 @@ def _prune_builds(home: Home, project: Path | None, older: float | None, *, yes:
     with builds.held(alone=True):
         busy = builds_in_use(supervisor)
         for each in chosen:
-            if each.id not in busy:
+            if each.id in busy:
+                continue
+            try:
                 discard(supervisor, builds, each)
-                freed += each.size
+            except HostUnreachable as error:
+                text.warn(f"{each.name} is kept: {error.message}")
+                continue
+            freed += each.size
         builds.sweep({stored.run.id for stored in supervisor.runs.active()})
     kept = [each.name for each in there if each.id in busy]
     if kept:
@@ -110,11 +124,11 @@ def _prune_cache(home: Home, project: Path | None, older: float | None, *, yes: 
         there -= _used_since(home.cache, there, runs.all(), time.time() - older)
     busy = {stored.run.plan.cache_key for stored in runs.active()} & there
     if busy:
-        text.say(f"kept {_counted(len(busy))} of active runs")
+        text.say(f"kept {counted(len(busy))} of active runs")
     there -= busy
     sizes = {key: folder_size(home.cache / key) for key in there}
     total = text.size(sum(sizes.values()))
-    if sizes and not text.confirm(f"delete {_counted(len(sizes))}, {total}?", yes=yes):
+    if sizes and not text.confirm(f"delete {counted(len(sizes))}, {total}?", yes=yes):
         return 1
     for key in sorted(sizes):
         _delete(home.cache / key)
@@ -122,7 +136,8 @@ def _prune_cache(home: Home, project: Path | None, older: float | None, *, yes: 
     return 0
 
 
-def _counted(count: int) -> str:
+def counted(count: int) -> str:
+    """So many caches, in words."""
     return f"the cache of {count} task file{'' if count == 1 else 's'}"
 
 

@@ -78,6 +78,7 @@ def _find(supervisor: Supervisor, args: argparse.Namespace) -> list[Stored]:
         found = supervisor.runs.all()
     else:
         found = supervisor.runs.active()
+    supervisor.glance(found)
     for stored in found:
         if stored.run.active:
             supervisor.look(stored, unsaved=True)

@@ -27,6 +27,7 @@ def run(args: argparse.Namespace) -> int:
     supervisor = make_supervisor()
     runs = supervisor.runs
     found = runs.all() if args.all else [runs.find(name) for name in args.names]
+    supervisor.glance(found)
     for stored in found:
         supervisor.look(stored)
     active = [stored.run.name for stored in found if stored.run.active]

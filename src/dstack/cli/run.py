@@ -63,7 +63,9 @@ def run(args: argparse.Namespace) -> int:
         from .prepare import Request
 
         supervisor = make_supervisor(home)
-        request = Request(home, supervisor.vault, args, args.rest, project)
+        request = Request(
+            home, supervisor.vault, supervisor.sites, supervisor.snapshots, args, args.rest, project
+        )
         if pending is None:
             return _dry_run(request, supervisor)
         submitted = _submit(request, supervisor, pending)
@@ -137,6 +139,7 @@ def _build_of(
 
     args = request.args
     file = f" -f {args.file}" if args.file else ""
+    file += "".join(f" --backend {name}" for name in args.backend)
     return ready_build(
         Maker(supervisor, engine, plan, tree, sealed),
         make=args.build,
@@ -175,6 +178,7 @@ def _submit(request: Request, supervisor: Supervisor, pending: Pending) -> tuple
                 stored = _add(supervisor, new, unheard=unheard)
             else:
                 stored = _add_to(supervisor, new, build, unheard=unheard)
+            supervisor.fresh.add(new.id)
         except NameTaken:
             supervisor.snapshots.release(new.id)
             if request.named:
@@ -255,7 +259,7 @@ def _show_plan(run: Run, files: int) -> None:
     say(f"{run.name}: {plan.backend} ({plan.engine}), {what}, {count}, {limit}")
     asked = plan.resources
     if (asked.cpu or asked.memory) and not plan.enforce:
-        say("cpu and memory are not enforced: this machine does not allow it")
+        say(f"cpu and memory are not enforced: {plan.backend} does not allow it")
     elif asked.memory is not None and asked.memory.most is not None:
         say(f"memory is limited to {size(asked.memory.most)}")
     for inside, local in run.ports:
@@ -275,7 +279,7 @@ def _dry_run(request: Request, supervisor: Supervisor) -> int:
 
         choose_ports(supervisor, plan, None)
     new = _new_run(plan, "", None)
-    job = engine.plan(new, supervisor.home.run(new.id), 1)
+    job = engine.plan(new, supervisor.site_of(plan).home.run(new.id), 1)
     sys.stdout.write(job.script)
     if "box.sh" in job.files:
         sys.stdout.write(f"\n# ==== box.sh, in the container ====\n{job.files['box.sh']}")

@@ -20,7 +20,7 @@ def leave_spare(home: Home, snapshots: Snapshots, run: Run) -> None:
     A forked child and not a new Python: it costs a millisecond. It touches nothing that the
     parent shares with it (the database, the terminal), and leaves by `_exit`.
     """
-    if run.tree is None or not hasattr(os, "fork"):
+    if run.tree is None or run.plan.remote is not None or not hasattr(os, "fork"):
         return
     if run.build is None and not snapshots.wants_spare(run.tree):
         return  # as with all but one of many runs at once

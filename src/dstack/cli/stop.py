@@ -31,6 +31,7 @@ def run(args: argparse.Namespace) -> int:
     supervisor = make_supervisor()
     runs = supervisor.runs
     found = runs.active() if args.all else [runs.find(name) for name in args.names]
+    supervisor.glance(found)
     if args.all and found and not confirm(f"stop {len(found)} runs?", yes=args.yes):
         return 1
     for stored in found:
@@ -44,6 +45,10 @@ def run(args: argparse.Namespace) -> int:
         if stored not in left:
             say(f"{stored.run.name} {_how(stored.run.status)}")
     for stored in left:
+        if stored.run.unknown_since is not None:
+            backend = stored.run.plan.backend
+            warn(f"{backend} does not answer: {stored.run.name} is stopped as soon as it does")
+            continue
         warn(f"{stored.run.name} has not ended yet; it is stopped in the background")
     return 1 if left else 0
 

@@ -35,6 +35,8 @@ def wait_ended(supervisor: Supervisor, waiting: list[Stored]) -> list[Stored]:
                 supervisor.leases.drop(stored.seq)
         if not left or time.monotonic() > end:
             break
+        if all(_away(stored) for stored in left):
+            break  # whoever answers again is told in the background
         time.sleep(pause)
         pause = min(pause * 1.5, 0.2)
     for stored in left:
@@ -42,3 +44,7 @@ def wait_ended(supervisor: Supervisor, waiting: list[Stored]) -> list[Stored]:
     if left:
         ensure_background(supervisor.home, supervisor.leases)
     return left
+
+
+def _away(stored: Stored) -> bool:
+    return stored.run.plan.remote is not None and stored.run.unknown_since is not None

@@ -119,7 +119,8 @@ class _Story:
         self._waiting = run.waiting
         self._show_step(run)
         if run.unknown_since is not None and self._unknown is None:
-            warn(f"{run.plan.backend} does not answer; waiting for it")
+            doing = "waiting for it" if run.plan.remote is None else "reconnecting"
+            warn(f"{run.plan.backend} does not answer; {doing}")
         elif run.unknown_since is None and self._unknown is not None:
             say(f"{run.plan.backend} answers again")
         self._unknown = run.unknown_since
@@ -136,6 +137,10 @@ def watch(supervisor: Supervisor, stored: Stored, fd: int | None = None) -> int:
     loop = Watch(supervisor, stored, screen, person.on_signal, _Story(supervisor, screen))
     person.signals = loop.signals
     with ExitStack() as stack:
+        if run.plan.remote is not None:
+            from .progress import SendingBar
+
+            supervisor.progress = stack.enter_context(SendingBar())
         if run.ports and run.active:
             try:
                 _forward(supervisor, stored, stack)
@@ -170,6 +175,9 @@ def _forward(supervisor: Supervisor, stored: Stored, stack: ExitStack) -> None:
     from .localports import shares_ports
 
     run = stored.run
+    if run.plan.remote is not None:
+        _tunnel(supervisor, stored, stack)
+        return
     shared = shares_ports(run.plan)
     foreign = guarded(run.plan.ports, run.ports) if shared else frozenset()
 
@@ -187,6 +195,17 @@ def _forward(supervisor: Supervisor, stored: Stored, stack: ExitStack) -> None:
         allowed=allowed if foreign else None,
         where=None if shared else where,
     )
+    forwarder.start()
+    stack.callback(forwarder.close)
+
+
+def _tunnel(supervisor: Supervisor, stored: Stored, stack: ExitStack) -> None:
+    from ..ports.forward import Forwarder
+    from ..supervise.tunnels import Tunnels
+
+    tunnels = Tunnels(supervisor.sites, lambda: stored.run)
+    stack.callback(tunnels.close)
+    forwarder = Forwarder(stored.run.ports, shared=False, where=tunnels.where)
     forwarder.start()
     stack.callback(forwarder.close)
 

@@ -7,25 +7,38 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from ..errors import FileErrors
-from .forms import ListForm, Property, Reader, RecordForm, ScalarForm
+from .address import parse_address
+from .forms import ListForm, Property, Reader, RecordForm, ScalarForm, pattern
 from .packed import Memory, parse_once
-from .profile import LABEL, one_of
-from .quantities import BadValue
+from .profile import BOOL, LABEL, one_of
+from .quantities import BadValue, shown
 from .source import Mapping, Scalar, Sequence
 
 EngineChoice = Literal["auto", "process", "docker", "podman"]
-BACKEND_TYPES = ("local",)
+BackendType = Literal["local", "ssh"]
+BACKEND_TYPES = get_args(BackendType)
+# What only a machine that is reached through ssh has.
+_SSH_ONLY = ("host", "identity_file", "root")
+ROOT = "~/.dstack"
 # What a task without `image` runs in where the engine is a container engine.
 BASE_IMAGE = "python:{python}-slim"
 
 
 class Backend(msgspec.Struct, frozen=True):
-    """One place for runs; `engine` auto: what the task needs and the machine has."""
+    """One place for runs; `engine` auto: what the task needs and the machine has.
+
+    `host` (what is typed after `ssh`), `identity_file` and `root` (where dstack's folder lies
+    there) are for `ssh` only.
+    """
 
     name: str = "local"
-    type: Literal["local"] = "local"
+    type: BackendType = "local"
     engine: EngineChoice = "auto"
     base_image: str = BASE_IMAGE
+    host: str = ""
+    identity_file: str | None = None
+    root: str = ROOT
+    default: bool = False
 
 
 DEFAULT_BACKENDS = (Backend(),)
@@ -39,10 +52,51 @@ def _base_image(text: str) -> str:
     return text
 
 
+def _host(text: str) -> str:
+    parse_address(text)
+    return text
+
+
+def _place(text: str) -> str:
+    """A path of a file or folder that does not depend on where somebody stands."""
+    if not text.startswith(("/", "~/")) or text.strip("/") == "" or not text.isprintable():
+        message = f"{shown(text)} is not a path that begins with / or ~/"
+        raise BadValue(message)
+    return text
+
+
+PLACE = ScalarForm("a path that begins with / or ~/", _place, pattern("~?/.*", numbers=False))
+HOST = ScalarForm("a machine's name for ssh", _host, pattern("[^\\s-]\\S*", numbers=False))
 BACKEND: dict[str, Property] = {
     "name": Property(LABEL, "What `--backend` calls it.", example="name: local", required=True),
     "type": Property(
-        one_of(BACKEND_TYPES), "Where runs are put.", default="local", example="type: local"
+        one_of(BACKEND_TYPES),
+        "Where runs are put: on this machine, or on one that `ssh` reaches.",
+        default="local",
+        example="type: ssh",
+    ),
+    "host": Property(
+        HOST,
+        "With `type: ssh`, the machine: what is typed after `ssh`, or `user@host:port`.",
+        example="host: me@gpu-box",
+    ),
+    "identity_file": Property(
+        PLACE,
+        "With `type: ssh`, the private key on this machine.",
+        default="what ssh takes by itself",
+        example="identity_file: ~/.ssh/gpu_box",
+    ),
+    "root": Property(
+        PLACE,
+        "With `type: ssh`, dstack's folder there.",
+        default=ROOT,
+        example="root: /scratch/me/dstack",
+    ),
+    "default": Property(
+        BOOL,
+        "Whether it is taken when none is named; at most one backend is.",
+        default="false, and the first one is taken",
+        example="default: true",
     ),
     "engine": Property(
         one_of(get_args(EngineChoice)),
@@ -57,10 +111,26 @@ BACKEND: dict[str, Property] = {
         example='base_image: "registry.example.com/python:{python}"',
     ),
 }
+
+
+class _BackendForm(RecordForm):
+    def check(self, node: Mapping, reader: Reader, where: str) -> None:
+        """What holds between the values."""
+        kind = node.get("type")
+        far = isinstance(kind, Scalar) and kind.text == "ssh"
+        if far and node.get("host") is None:
+            hint = "host: what you type after `ssh` to get there"
+            reader.problem(node, f"{where}.host", "is required with type: ssh", hint)
+        for name in () if far else _SSH_ONLY:
+            if name in node.entries:
+                text = "is only for a backend of type: ssh"
+                reader.problem(node.entries[name][0], f"{where}.{name}", text)
+
+
 CONFIG: dict[str, Property] = {
     "backends": Property(
         ListForm(
-            RecordForm("a mapping", BACKEND, lambda read: Backend(**read)),
+            _BackendForm("a mapping", BACKEND, lambda read: Backend(**read)),
             "a list of backends",
             least=1,
         ),
@@ -93,9 +163,16 @@ def load_backends(
 
 def _check_names(node: object, reader: Reader) -> None:
     seen: set[str] = set()
+    default: int | None = None
     for item in node.items if isinstance(node, Sequence) else ():
         name = item.get("name") if isinstance(item, Mapping) else None
         if isinstance(name, Scalar):
             if name.text in seen:
                 reader.problem(name, "backends.name", f'"{name.text}" stands here twice')
             seen.add(name.text)
+        chosen = item.get("default") if isinstance(item, Mapping) else None
+        if isinstance(chosen, Scalar) and chosen.text == "true":
+            if default is not None:
+                text = f"only one backend can be the default; the one in line {default} is"
+                reader.problem(chosen, "backends.default", text)
+            default = default or chosen.line

@@ -154,8 +154,8 @@ _RETRY_WHAT = "true, false, or on_events and duration"
 SETTINGS: dict[str, Property] = {
     "backends": Property(
         UniqueForm(LABEL, "a list of backends", least=1),
-        "Which backends may be taken, the first that fits.",
-        default="all that there are",
+        "Which backends may be taken: the first that can.",
+        default="the default one",
         example="backends: [local]",
     ),
     "resources": Property(

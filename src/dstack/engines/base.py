@@ -76,15 +76,20 @@ class Engine(Protocol):
         """The job of one attempt. Pure."""
         ...
 
-    def start(self, job: Job, values: Mapping[str, str]) -> int | None:
+    def start(self, job: Job, values: Mapping[str, str], *, fresh: bool = False) -> int | None:
         """Start it, or adopt what was started before; the keeper's pid where there is one.
 
+        `fresh`: it cannot have been started before.
         `values` holds what `job.needs` names. Raises CannotStart.
         """
         ...
 
     def poll(self, directories: Sequence[Path]) -> Mapping[Path, Observation]:
         """What is to be seen of each job folder, in one batch."""
+        ...
+
+    def foresee(self, directory: Path) -> None:
+        """`poll` of this job comes next: its host may begin to answer. Raises HostError."""
         ...
 
     def stop(self, directory: Path, *, kill: bool, reason: StopReason = "stopped") -> None:

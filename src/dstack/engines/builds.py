@@ -14,8 +14,8 @@ from ..errors import StoreError
 from ..run.made import Made, Seen, made_of, names
 from ..run.model import Plan
 
-_LISTS = ("folders", "files", "folders-after", "files-after", "read", "changed")
-_MARKERS = (".dstack-made", ".dstack-setup-done")
+LISTS = ("folders", "files", "folders-after", "files-after", "read", "changed")
+MARKERS = (".dstack-made", ".dstack-setup-done")
 
 
 def read_made(plan: Plan, directory: Path) -> tuple[Made, bool]:
@@ -24,7 +24,7 @@ def read_made(plan: Plan, directory: Path) -> tuple[Made, bool]:
     Raises StoreError.
     """
     try:
-        lists = [(directory / f"build.{name}").read_bytes() for name in _LISTS]
+        lists = [(directory / f"build.{name}").read_bytes() for name in LISTS]
     except OSError as error:
         message = f"what the build read is not known: {error.filename}: {error.strerror}"
         raise StoreError(message) from None
@@ -58,7 +58,7 @@ def take_result(run_folder: Path, directory: Path, target: Path, made: Made) -> 
     try:
         target.mkdir(mode=0o700, parents=True, exist_ok=True)
         _move(os.fsencode(run_folder / "env"), os.fsencode(target / "env"))
-        for marker in _MARKERS:
+        for marker in MARKERS:
             (target / "env" / marker).unlink(missing_ok=True)
         _move_all(made.moves, code, files)
         base = directory / "box" / "image"
@@ -126,3 +126,18 @@ def make_spare(build: Path) -> None:
 
 def _why(error: OSError | shutil.Error) -> str:
     return getattr(error, "strerror", None) or str(error)
+
+
+def folder_size(folder: Path) -> int:
+    """Bytes that deleting it frees: blocks, each file once however many links it has."""
+    total, seen = 0, set()
+    for place, folders, files in os.walk(folder):
+        for name in (".", *files, *folders):
+            try:
+                found = os.lstat(f"{place}/{name}")
+            except OSError:  # gone meanwhile
+                continue
+            if (found.st_dev, found.st_ino) not in seen:
+                seen.add((found.st_dev, found.st_ino))
+                total += found.st_blocks * 512
+    return total

@@ -11,7 +11,6 @@ import msgspec
 from ..config.backends import Backend
 from ..errors import CannotStart, HostError
 from ..hosts.base import Host
-from ..hosts.environment import find_program
 from .clients import CLIENTS, DOCKER, PODMAN, Client, environment_of
 
 _TIMEOUT = 10.0  # seconds that an engine has to say its version
@@ -28,33 +27,33 @@ class Choice(msgspec.Struct, frozen=True):
 PROCESS = Choice("process")
 
 
-def choose_engine(backend: Backend, *, image: bool, environ: Mapping[str, str]) -> Choice:
-    """The engine for a task with or without an image. Raises CannotStart.
+def choose_engine(backend: Backend, *, image: bool, host: Host | None = None) -> Choice:
+    """The engine for a task with or without an image, on `host` or this machine.
 
     `auto` is processes for a task without an image, else Docker, or Podman where Docker is not
-    installed or does not answer.
+    installed or does not answer. Raises CannotStart, HostError.
     """
     if backend.engine == "process" or (backend.engine == "auto" and not image):
         return PROCESS
+    if host is None:
+        from ..hosts.local import LocalHost
+
+        host = LocalHost()
     if backend.engine != "auto":
         client = CLIENTS[backend.engine]
-        path = find_command(client, environ)
+        path = host.commands([client.name]).get(client.name)
         if path is None:
             message = f"backend {backend.name} runs containers with {client.product}: there is none"
             raise CannotStart(message, hint=f"install it: {client.install}")
-        return _choice(client, path, environ)
-    found = {c.name: p for c in CLIENTS.values() if (p := find_command(c, environ))}
+        return _choice(client, path, host)
+    found = host.commands(list(CLIENTS))
     if not found:
-        message = "the task has an image, and there is neither Docker nor Podman on this machine"
+        where = "this machine" if host.name == "local" else backend.name
+        message = f"the task has an image, and there is neither Docker nor Podman on {where}"
         raise CannotStart(message, hint=f"install Docker ({DOCKER.install}) or Podman")
-    if "docker" in found and ("podman" not in found or _answers(found["docker"], environ)):
-        return _choice(DOCKER, found["docker"], environ)
-    return _choice(PODMAN, found["podman"], environ)
-
-
-def find_command(client: Client, environ: Mapping[str, str]) -> str | None:
-    """The absolute path of the engine's command."""
-    return find_program(client.name, environ.get("PATH", os.defpath))
+    if "docker" in found and ("podman" not in found or _answers(found["docker"], host)):
+        return _choice(DOCKER, found["docker"], host)
+    return _choice(PODMAN, found["podman"], host)
 
 
 def version_of(client: Client, path: str, host: Host) -> str:
@@ -68,46 +67,45 @@ def version_of(client: Client, path: str, host: Host) -> str:
     return said
 
 
-def _choice(client: Client, path: str, environ: Mapping[str, str]) -> Choice:
-    found = environment_of(client, environ)
+def _choice(client: Client, path: str, host: Host) -> Choice:
+    found = environment_of(client, host.environ)
     if client is DOCKER:
         # The run stays where it was put when the user turns to another context.
-        context = _context(environ)
+        context = _context(host)
         if context is not None:
             found["DOCKER_CONTEXT"] = context
     return Choice(client.name, path, found)
 
 
-def _context(environ: Mapping[str, str]) -> str | None:
+def _context(host: Host) -> str | None:
     """The context that the user's own settings of Docker name, where the environment does not."""
+    environ = host.environ
     if environ.get("DOCKER_HOST") or environ.get("DOCKER_CONTEXT"):
         return None
     folder = environ.get("DOCKER_CONFIG") or os.path.join(environ.get("HOME", ""), ".docker")
     try:
-        found = msgspec.json.decode((Path(folder) / "config.json").read_bytes())
-    except (OSError, msgspec.DecodeError):
+        (settings,) = host.read_many([Path(folder) / "config.json"])
+        found = msgspec.json.decode(settings.data) if settings is not None else None
+    except (HostError, msgspec.DecodeError):
         return None
     name = found.get("currentContext") if isinstance(found, dict) else None
     return name if isinstance(name, str) and name else None
 
 
-def _answers(path: str, environ: Mapping[str, str]) -> bool:
+def _answers(path: str, host: Host) -> bool:
     """Whether Docker is there: a connection to its socket says so at once."""
-    import socket
-
+    environ = host.environ
     kind, _, address = environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").partition("://")
-    if kind == "unix" and _context(environ) is None and not environ.get("DOCKER_CONTEXT"):
-        with socket.socket(socket.AF_UNIX) as probe:
-            try:
-                probe.settimeout(_TIMEOUT)
-                probe.connect(address)
-            except OSError:
-                return False
-        return True
-    from ..hosts.local import LocalHost
-
+    if kind == "unix" and not environ.get("DOCKER_CONTEXT") and _context(host) is None:
+        try:
+            link = host.dial(address)
+        except HostError:
+            return False
+        if link is not None:
+            link.close()
+            return True
     try:
-        version_of(DOCKER, path, LocalHost())
+        version_of(DOCKER, path, host)
     except HostError:
         return False
     return True

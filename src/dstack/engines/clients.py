@@ -37,7 +37,7 @@ class Client(msgspec.Struct, frozen=True):
     removal: bool  # whether it removes a container by itself at no cost, and with no one running
     remove: tuple[str, ...]  # removes a container, its processes and its anonymous volumes, at once
     pull: tuple[str, ...]  # pulls with the credentials in the folder {}
-    gpu: str  # the option that hands in a GPU; {} is its number
+    gpus: str  # the options, for a shell, that hand in the GPUs that gpus.sh has chosen
     hub: str  # what its credentials file calls Docker Hub
     environment: tuple[str, ...]  # names or NAME_* of the variables that lead it to its engine
 
@@ -52,7 +52,8 @@ DOCKER = Client(
     removal=False,
     remove=("rm", "--force", "--volumes"),
     pull=("--config", "{}", "pull"),
-    gpu="--gpus",
+    # The quotes inside belong to the value, which is CSV to Docker.
+    gpus='--gpus "\\"device=$gpus\\""',
     hub="https://index.docker.io/v1/",
     environment=("DOCKER_*", "SSH_AUTH_SOCK"),
 )
@@ -64,21 +65,11 @@ PODMAN = Client(
     removal=True,
     remove=("rm", "--force", "--volumes", "--time", "0"),
     pull=("pull", "--authfile", "{}/config.json"),
-    gpu="--device",
+    gpus="$(gpu_devices)",
     hub="docker.io",
     environment=("CONTAINER*", "REGISTRY*", "STORAGE_*", "DBUS_SESSION_BUS_ADDRESS"),
 )
 CLIENTS = {client.name: client for client in (DOCKER, PODMAN)}
-
-
-def gpu_options(client: Client, numbers: tuple[int, ...]) -> list[str]:
-    """The options that hand in these GPUs: Docker's own, and for Podman devices of CDI."""
-    if not numbers:
-        return []
-    if client is DOCKER:
-        # The quotes belong to the value, which is CSV to Docker.
-        return [client.gpu, '"device=' + ",".join(map(str, numbers)) + '"']
-    return [word for n in numbers for word in (client.gpu, f"nvidia.com/gpu={n}")]
 
 
 def registry_of(image: str) -> str | None:

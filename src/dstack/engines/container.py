@@ -18,7 +18,7 @@ from ..run.observation import Observation, Preparing, Running, Unknown
 from .base import Facts, Job
 from .clients import CLIENTS, DOCKER, Client, credentials, explain, explain_commit
 from .container_script import Inside, build_image, container_name, keys, render_box, render_job
-from .folder import FolderEngine, describe_job, job_files, part
+from .folder import FolderEngine, describe_job, gpu_part, job_files, part
 from .render import Places, needed
 
 _TIMEOUT = 30.0  # seconds for what the engine answers from memory
@@ -54,13 +54,14 @@ class ContainerEngine(FolderEngine):
             envs="",
             uv="",
             builds=os.fspath(self.home.builds),
+            gpus=os.fspath(self.home.gpus),
             guard=os.fspath(self.home.guard),
         )
         inside = Inside(
             client=self.client,
             label=self.label(),
             images=os.fspath(self.home.images),
-            body=self.body(),
+            body=gpu_part(run.plan) + self.body(),
             box=part("box.sh"),
         )
         files = {"job.json": describe_job(run, attempt), "box.sh": render_box(run, attempt, inside)}
@@ -114,13 +115,16 @@ class ContainerEngine(FolderEngine):
             return {}
         from .docker_socket import look_up
 
-        found = look_up(image, environ)
+        found = look_up(image, environ, self.host)
         if found is None:
             return {}
         box["image"] = File(os.fsencode(found.facts))
         return {} if found.lasting else {"passing": File(b"")}
 
     def _podman_facts(self, client: str, image: str, environ: dict[str, str]) -> str | None:
+        if not self.host.near:
+            # Every file of the settings would be one more to be sent for; job.sh asks there.
+            return None
         from .podman_store import look_up
 
         return look_up(self.host, self.home.images, client, image, environ)
@@ -133,18 +137,18 @@ class ContainerEngine(FolderEngine):
         return File(credentials(self.client, image, name, password).encode())
 
     def under_way(
-        self, directory: Path, pid: int | None, shown: Sequence[Content | None]
+        self, directory: Path, keeper: str | None, shown: Sequence[Content | None]
     ) -> Observation:
         """See FolderEngine. What the engine does not tell is unknown."""
         stage, running, unknown, image, pull = shown
         if unknown is not None:
             return Unknown(_explained(self.client, "", unknown))
         if running is not None:
-            return Running(pid, running.at, image_id=_image_id(image))
+            return Running(keeper, running.at, image_id=_image_id(image))
         words = stage.data.split() if stage else []
         if words[:2] == [b"environment", b"1"]:
-            return Preparing(_pulling(pull), pid)
-        return Preparing("setup" if words[:1] == [b"setup"] else "environment", pid)
+            return Preparing(_pulling(pull), keeper)
+        return Preparing("setup" if words[:1] == [b"setup"] else "environment", keeper)
 
     def ended(self, directory: Path, end: Exit) -> Exit:
         """See FolderEngine."""
@@ -216,14 +220,14 @@ class ContainerEngine(FolderEngine):
         if self.client is DOCKER:
             from .docker_socket import look_up_id
 
-            if found := look_up_id(image, environ):
+            if found := look_up_id(image, environ, self.host):
                 return found
         elif facts := self._podman_facts(plan.client, image, environ):
             from .podman_store import image_id
 
             return image_id(facts)
         argv = [plan.client, "image", "inspect", "--format", "{{.Id}}", image]
-        done = self.host.run(argv, env=_with(environ), timeout=_TIMEOUT)
+        done = self.host.run(argv, env=self._with(environ), timeout=_TIMEOUT)
         return done.out.decode("utf-8", "replace").strip() if done.code == 0 else ""
 
     def build_image(self, directory: Path) -> tuple[str, int] | None:
@@ -235,7 +239,7 @@ class ContainerEngine(FolderEngine):
     def discard_image(self, image: str, client: str, environ: Mapping[str, str]) -> None:
         """See Engine."""
         argv = [client, "image", "rm", image]
-        done = self.host.run(argv, env=_with(environ), timeout=_REMOVE_TIMEOUT)
+        done = self.host.run(argv, env=self._with(environ), timeout=_REMOVE_TIMEOUT)
         said = done.err.decode("utf-8", "replace").strip()
         if done.code != 0 and "no such image" not in said.lower() and "not known" not in said:
             message = f"the image {image} cannot be deleted: {said}"
@@ -243,7 +247,7 @@ class ContainerEngine(FolderEngine):
 
     def take_back(self, run_folder: Path, directory: Path) -> None:
         """See Engine."""
-        if os.getuid() != 0:
+        if self.host.uid != 0:
             self._take_back(run_folder, directory)
 
     def delete(self, run_folder: Path, attempts: Sequence[Path]) -> None:
@@ -256,13 +260,16 @@ class ContainerEngine(FolderEngine):
             self._take_back(run_folder, attempts[-1])
             self.host.delete(run_folder)
 
+    def _with(self, environ: Mapping[str, str]) -> dict[str, str]:
+        return {**self.host.environ, **environ}
+
     def _take_back(self, run_folder: Path, directory: Path) -> None:
         (about,) = self.host.read_many([directory / "job.json"])
         image, _ = _described(about)
         mount = f"type=bind,source={run_folder},target=/.dstack/run"
         options = ["--rm", "--network", "none", "--pull", "never", "--user", "0:0"]
-        own = f"{os.getuid()}:{os.getgid()}"
-        words = ["chown", "-R", own, "/.dstack/run"]
+        # The group of files in dstack's folder is nobody's concern: it is the user's alone.
+        words = ["chown", "-R", str(self.host.uid), "/.dstack/run"]
         argv = ["run", *options, "--security-opt", "label=disable", "--mount", mount]
         argv = [*argv, "--entrypoint", words[0], image, *words[1:]]
         self.host.run(
@@ -280,10 +287,6 @@ class PodmanEngine(ContainerEngine):
     """Podman."""
 
     client = CLIENTS["podman"]
-
-
-def _with(environ: Mapping[str, str]) -> dict[str, str]:
-    return {**os.environ, **environ}
 
 
 def _resolved(parts: Sequence[Part], values: Mapping[str, str]) -> str:

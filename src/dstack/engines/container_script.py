@@ -9,12 +9,13 @@ import msgspec
 
 from ..config.shapes import Range, Secret
 from ..run.model import Plan, Run
-from .clients import FACTS, Client, gpu_options
+from .clients import FACTS, Client
 from .render import (
     Places,
     assignments,
     build_values,
     environment,
+    gpu_values,
     join,
     needed,
     own_variables,
@@ -70,6 +71,7 @@ def render_job(run: Run, attempt: int, places: Places, inside: Inside) -> str:
         "job_pull": plan.pull if run.build is None else "",
         "job_home": plan.home_dir or "",
         "job_facts": FACTS,
+        **gpu_values(plan, places),
         **build_values(run, places),
     }
     if plan.stage == "build":
@@ -211,7 +213,7 @@ def _limits(plan: Plan, client: Client) -> list[str]:
     if asked.shm_size is not None:
         found.append(f"--shm-size {asked.shm_size}")
     if plan.gpus:
-        found.append(words(gpu_options(client, plan.gpus)))
+        found.append(client.gpus)
     return found
 
 

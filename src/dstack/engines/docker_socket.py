@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from ..errors import HostError
+from ..hosts.base import Host
 from .render import quote
 
 _TIMEOUT = 2.0  # seconds
@@ -24,15 +26,15 @@ class Found(msgspec.Struct, frozen=True):
     lasting: bool
 
 
-def look_up(image: str, environ: Mapping[str, str]) -> Found | None:
+def look_up(image: str, environ: Mapping[str, str], host: Host) -> Found | None:
     """What is known of an image that is there; None: it is not there, or ask the client."""
     path = _path(environ)
     if path is None:
         return None
-    about = _get(path, f"/images/{image}/json")
+    about = _get(host, path, f"/images/{image}/json")
     if about is None:
         return None
-    info = _get(path, "/info")
+    info = _get(host, path, "/info")
     try:
         facts = facts_of(about)
     except (KeyError, TypeError, AttributeError):
@@ -40,10 +42,10 @@ def look_up(image: str, environ: Mapping[str, str]) -> Found | None:
     return Found(facts, lasting=info is None or info.get("LiveRestoreEnabled") is not False)
 
 
-def look_up_id(image: str, environ: Mapping[str, str]) -> str | None:
+def look_up_id(image: str, environ: Mapping[str, str], host: Host) -> str | None:
     """The id of an image that is there; None as with `look_up`."""
     path = _path(environ)
-    about = _get(path, f"/images/{image}/json") if path is not None else None
+    about = _get(host, path, f"/images/{image}/json") if path is not None else None
     found = about.get("Id") if about is not None else None
     return found if isinstance(found, str) else None
 
@@ -73,17 +75,15 @@ def facts_of(about: Mapping[str, Any]) -> str:
     )
 
 
-def _get(path: str, target: str) -> dict[str, Any] | None:
-    # `socket` makes enumerations of all there is, which takes 2 ms of a command's start.
-    import _socket
-
+def _get(host: Host, path: str, target: str) -> dict[str, Any] | None:
     if any(c in target for c in " \r\n?#%"):
         return None
     try:
-        link = _socket.socket(_socket.AF_UNIX)
+        link = host.dial(path)
+        if link is None:
+            return None
         try:
             link.settimeout(_TIMEOUT)
-            link.connect(path)
             # HTTP/1.0: the answer ends where the connection does, in one piece.
             link.sendall(f"GET {target} HTTP/1.0\r\nHost: docker\r\n\r\n".encode())
             answer = b""
@@ -91,7 +91,7 @@ def _get(path: str, target: str) -> dict[str, Any] | None:
                 answer += piece
         finally:
             link.close()
-    except OSError:
+    except (HostError, OSError):
         return None
     head, _, body = answer.partition(b"\r\n\r\n")
     if head.split(None, 2)[1:2] != [b"200"]:

@@ -3,122 +3,125 @@
 from __future__ import annotations
 
 import os
-import sys
+from collections.abc import Mapping
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from ..errors import HostError
-from ..hosts.base import Host
+from ..hosts.base import Host, Machine
 from ..paths import Home
 from .base import Facts, GpuFact
 from .interpreters import parse_pythons
 
 _TIMEOUT = 20.0
+# What each host has said, and about what: it is asked once by a process, and for all together.
+_said: WeakKeyDictionary[Host, tuple[frozenset[str], str]] = WeakKeyDictionary()
 
 
 def find_facts(
     host: Host, home: Home, *, pythons: bool, limits: bool, gpus: bool | None = None
 ) -> Facts:
     """See Engine.facts. GPUs are asked for together with `limits`, unless `gpus` says otherwise."""
+    with_gpus = limits if gpus is None else gpus
+    machine = host.machine()
+    if machine is None:
+        # Interpreters cost next to nothing there, and asking again would cost a round trip.
+        asked = {"pythons"} | ({"gpus"} if with_gpus else set())
+        said = _ask(host, home, frozenset(asked))
+        machine = parse_machine(said)
+        found_gpus, found_pythons = _lines(said, "gpu"), _lines(said, "python")
+    else:
+        found_gpus = _gpus(host) if with_gpus else ""
+        found_pythons = _pythons(host) if pythons else ""
     allowed, why = _limits(host) if limits else (False, None)
     return Facts(
-        cpus=_cpus(host),
-        memory=_memory(host),
-        disk=_disk(home.root),
-        gpus=_gpus(host) if (limits if gpus is None else gpus) else (),
-        pythons=_pythons(host) if pythons else _own_python(),
-        fetch=_may_fetch(),
+        cpus=machine.cpus,
+        memory=machine.memory,
+        disk=machine.disk,
+        gpus=parse_gpus(found_gpus) if with_gpus else (),
+        pythons={**parse_pythons(found_pythons), **machine.pythons},
+        fetch=may_fetch(host.environ),
         limits=allowed,
         limits_why=why,
     )
 
 
-def _own_python() -> dict[str, str]:
-    # A virtual environment's interpreter would take the run into that environment.
-    base = getattr(sys, "_base_executable", None) or sys.executable
-    real = os.path.realpath(base)
-    minor = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    return {minor: real} if os.access(real, os.X_OK) else {}
+def _ask(host: Host, home: Home, asked: frozenset[str]) -> str:
+    """What facts.sh says of these; in one round trip, where that is needed at all."""
+    known, said = _said.get(host, (frozenset(), ""))
+    if not said or not asked <= known:
+        told = host.query(_argv(home, asked), "what is there cannot be told", timeout=_TIMEOUT)
+        said = told.decode("utf-8", "surrogateescape")
+        _said[host] = (asked, said)
+    return said
 
 
-def _pythons(host: Host) -> dict[str, str]:
+def _argv(home: Home, asked: frozenset[str]) -> list[str]:
+    return ["/bin/sh", "-c", facts_script(), "sh", os.fspath(home.root), *sorted(asked)]
+
+
+def foresee_facts(host: Host, home: Home, *, gpus: bool) -> None:
+    """`find_facts` will be asked: a host that is far away may begin to answer."""
+    host.foresee(_argv(home, frozenset({"pythons"} | ({"gpus"} if gpus else set()))))
+
+
+def facts_script() -> str:
+    """facts.sh, with what it needs of find_python.sh."""
+    here = Path(__file__).parent
+    pythons = (here / "find_python.sh").read_text(encoding="utf-8")
+    facts = (here / "facts.sh").read_text(encoding="utf-8")
+    return f"find_pythons() {{\n{pythons}\n}}\n{facts}"
+
+
+def parse_machine(said: str) -> Machine:
+    """CPUs, memory and free disk of what facts.sh said: the smallest of each is what holds. Pure.
+
+    Raises HostError when one is missing.
+    """
+    cpus = [int(line) for line in _lines(said, "cpus").splitlines() if line.isdigit()]
+    for line in _lines(said, "quota").splitlines():
+        quota, _, period = line.partition(" ")
+        if quota.isdigit() and period.isdigit() and int(period):
+            cpus.append(max(1, int(quota) // int(period)))
+    memory = [int(line) for line in _lines(said, "memory").splitlines() if line.isdigit()]
+    # The first line of df is its heading.
+    disk = [int(line) << 10 for line in _lines(said, "disk").splitlines() if line.isdigit()]
+    if not cpus or not memory or not disk:
+        raise HostError("the host does not say what it has: /proc and df are needed there")
+    return Machine(min(cpus), min(memory), disk[0])
+
+
+def _lines(said: str, name: str) -> str:
+    """The values of one fact, a line each."""
+    start = f"{name} "
+    return "\n".join(
+        line.removeprefix(start) for line in said.splitlines() if line.startswith(start)
+    )
+
+
+def _pythons(host: Host) -> str:
     script = Path(__file__).parent / "find_python.sh"
     found = host.run(["/bin/sh", os.fspath(script)], timeout=_TIMEOUT)
-    there = parse_pythons(found.out.decode("utf-8", "surrogateescape"))
-    return {**there, **_own_python()}
+    return found.out.decode("utf-8", "surrogateescape")
 
 
-def _may_fetch() -> bool:
-    if os.environ.get("UV_PYTHON_DOWNLOADS", "").lower() in ("never", "manual", "false", "0"):
+def may_fetch(environ: Mapping[str, str]) -> bool:
+    """Whether uv may download a Python where this is the environment. Pure."""
+    if environ.get("UV_PYTHON_DOWNLOADS", "").lower() in ("never", "manual", "false", "0"):
         return False
-    return os.environ.get("UV_OFFLINE", "").lower() not in ("1", "true", "yes", "on")
+    return environ.get("UV_OFFLINE", "").lower() not in ("1", "true", "yes", "on")
 
 
-def _cpus(host: Host) -> int:
-    try:
-        count = len(os.sched_getaffinity(0))
-    except AttributeError:
-        count = os.cpu_count() or 1
-    for path in _cgroup_files(host, "cpu", "cpu.max", "cpu.cfs_quota_us"):
-        words = (_text(host, path) or "max").split()
-        period = _text(host, str(path).replace("quota", "period")) if len(words) == 1 else words[1]
-        if words[0].isdigit() and period and period.strip().isdigit():
-            count = min(count, max(1, int(words[0]) // int(period)))
-    return count
-
-
-def _memory(host: Host) -> int:
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for path in _cgroup_files(host, "memory", "memory.max", "memory.limit_in_bytes"):
-        text = (_text(host, path) or "").strip()
-        if text.isdigit():
-            total = min(total, int(text))
-    return total
-
-
-def _cgroup_files(host: Host, controller: str, v2: str, v1: str) -> list[str]:
-    """The limit's files from our own cgroup up to the root."""
-    files = []
-    for line in (_text(host, "/proc/self/cgroup") or "").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            mount, name = "/sys/fs/cgroup", v2
-        elif controller in controllers.split(","):
-            mount, name = f"/sys/fs/cgroup/{controller}", v1
-        else:
-            continue
-        while True:
-            files.append(f"{mount}{path.rstrip('/')}/{name}")
-            if path in ("/", ""):
-                break
-            path = os.path.dirname(path)
-    return files
-
-
-def _text(host: Host, path: str) -> str | None:
-    (found,) = host.read_many([Path(path)])
-    return found.data.decode("utf-8", "replace") if found else None
-
-
-def _disk(root: Path) -> int:
-    try:
-        found = os.statvfs(root)
-    except OSError:
-        return 0
-    return found.f_bavail * found.f_frsize
-
-
-def _gpus(host: Host) -> tuple[GpuFact, ...]:
-    from shutil import which
-
-    tool = which("nvidia-smi")
+def _gpus(host: Host) -> str:
+    tool = host.commands(["nvidia-smi"]).get("nvidia-smi")
     if tool is None:
-        return ()
+        return ""
     query = ["--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
     try:
         done = host.run([tool, *query], timeout=_TIMEOUT)
     except HostError:
-        return ()
-    return parse_gpus(done.out.decode("utf-8", "replace")) if done.code == 0 else ()
+        return ""
+    return done.out.decode("utf-8", "replace") if done.code == 0 else ""
 
 
 def parse_gpus(text: str) -> tuple[GpuFact, ...]:
@@ -138,4 +141,4 @@ def _limits(host: Host) -> tuple[bool, str | None]:
     done = host.run(["/bin/sh", "-c", process_body(), "sh", "probe"], timeout=_TIMEOUT)
     if done.code == 0:
         return True, None
-    return False, "this machine does not let us make control groups (it takes root)"
+    return False, "the machine does not let us make control groups (it takes root)"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from ..errors import CannotStart, HostError
+from ..errors import CannotStart, HostError, HostUnreachable
 from ..hosts.base import Completed, Content, File, Host, ProcessId
 from ..paths import Home
 from ..run.model import Exit, Plan, Run
@@ -46,7 +46,7 @@ class FolderEngine:
         if host is None:
             from ..hosts.local import LocalHost
 
-            host = LocalHost()
+            host = LocalHost(home.root)
         self.home = home
         self.host = host
         self.shell = tuple(shell)
@@ -68,7 +68,7 @@ class FolderEngine:
         """Write the job folder. Raises HostError."""
         self.host.put(Path(job.directory), job_files(job, values))
 
-    def start(self, job: Job, values: Mapping[str, str]) -> int | None:
+    def start(self, job: Job, values: Mapping[str, str], *, fresh: bool = False) -> int | None:
         """See Engine."""
         missing = [name for name in (*job.needs, *job.keys) if name not in values]
         if missing:
@@ -76,15 +76,18 @@ class FolderEngine:
             raise CannotStart(message, hint="set it with `dstack secrets set` or in the shell")
         folder = Path(job.directory)
         try:
-            ended, pid = self.host.read_many([folder / "exit", folder / "pid"])
-            if ended or pid:
-                return _pid(pid)
+            if not fresh:
+                ended, pid = self.host.read_many([folder / "exit", folder / "pid"])
+                if ended or pid:
+                    return _pid(pid)
             self.put(job, values)
             return self.host.spawn(
                 [*self.shell, f"{folder}/job.sh"],
                 env={"DSTACK_JOB": f":{job.name}:", "DSTACK_HOME": os.fspath(self.home.root)},
                 output=folder / "keeper.log",
             )
+        except HostUnreachable:
+            raise  # it may have been started, and it is tried again
         except HostError as error:
             message = f"the run could not be started: {error.message}"
             raise CannotStart(message, hint=error.hint) from None
@@ -92,28 +95,52 @@ class FolderEngine:
     def poll(self, directories: Sequence[Path]) -> dict[Path, Observation]:
         """See Engine. What a dead keeper left is ended here, and its `exit` written."""
         try:
-            names = ("exit", "pid", "job.sh", *self.shown)
-            contents = self.host.read_many([d / name for d in directories for name in names])
-            keepers = [_keeper(content) for content in contents[1 :: len(names)]]
-            alive = iter(self.host.alive([keeper for keeper in keepers if keeper]))
+            contents, alive = self.host.survey(*self._asked(directories))
         except HostError as error:
-            return dict.fromkeys(directories, Unknown(error.message))
+            return dict.fromkeys(directories, Unknown(error.message, away=error.transient))
+        names = self._names
         seen: dict[Path, Observation] = {}
-        for n, (directory, keeper) in enumerate(zip(directories, keepers, strict=True)):
+        for n, (directory, lives) in enumerate(zip(directories, alive, strict=True)):
             exit_, pid, script, *shown = contents[n * len(names) : (n + 1) * len(names)]
-            lives = keeper is not None and next(alive)
-            if exit_:
-                seen[directory] = self._exited(directory, exit_)
-            elif not pid:
-                if script is None:
-                    self.end_lost(directory)
-                seen[directory] = Absent(folder=script is not None)
-            elif lives:
-                pid_ = keeper.pid if keeper else None
-                seen[directory] = self.under_way(directory, pid_, shown)
-            else:
-                seen[directory] = self._bury(directory, keeper)
+            try:
+                found = self._seen(directory, (exit_, pid, script), shown, lives=lives)
+            except HostError as error:
+                found = Unknown(error.message, away=error.transient)
+            seen[directory] = found
         return seen
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return ("exit", "pid", "job.sh", *self.shown)
+
+    def _asked(self, directories: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+        """What is asked of the host: which files, and whose links."""
+        files = [directory / name for directory in directories for name in self._names]
+        return files, [directory / "pid" for directory in directories]
+
+    def foresee(self, directory: Path) -> None:
+        """See Engine."""
+        self.host.foresee_survey(*self._asked([directory]))
+
+    def _seen(
+        self,
+        directory: Path,
+        files: tuple[Content | None, Content | None, Content | None],
+        shown: Sequence[Content | None],
+        *,
+        lives: bool,
+    ) -> Observation:
+        """What the job's `exit`, `pid` and `job.sh` and what is shown mean."""
+        exit_, pid, script = files
+        if exit_:
+            return self._exited(directory, exit_)
+        if not pid:
+            if script is None:
+                self.end_lost(directory)
+            return Absent(folder=script is not None)
+        if lives:
+            return self.under_way(directory, _name(pid), shown)
+        return self._bury(directory, _keeper(pid))
 
     def stop(self, directory: Path, *, kill: bool, reason: StopReason = "stopped") -> None:
         """See Engine."""
@@ -181,14 +208,14 @@ class FolderEngine:
         self.host.delete(run_folder)
 
     def under_way(
-        self, directory: Path, pid: int | None, shown: Sequence[Content | None]
+        self, directory: Path, keeper: str | None, shown: Sequence[Content | None]
     ) -> Observation:
         """What a job does whose keeper lives; `shown` is what the files of that name hold."""
         stage, running = shown[0], shown[1]
         if running is not None:
-            return Running(pid, running.at)
+            return Running(keeper, running.at)
         words = stage.data.decode("utf-8", "replace").split() if stage else []
-        return Preparing("setup" if words[:1] == ["setup"] else "environment", pid)
+        return Preparing("setup" if words[:1] == ["setup"] else "environment", keeper)
 
     def ended(self, directory: Path, end: Exit) -> Exit:
         """How a job ended, in words for people where job.sh has none."""
@@ -242,7 +269,7 @@ class FolderEngine:
             except HostError as error:
                 return Unknown(error.message)
             if done.code == _ALIVE:
-                return Running(keeper.pid if keeper else None)
+                return Running()
             if done.code == _UNKNOWN:
                 return Unknown("what is left of the run cannot be ended now")
             if exit_ is None:
@@ -259,6 +286,11 @@ _ALIVE, _UNKNOWN = 3, 4
 def part(name: str) -> str:
     """One of the scripts that lie beside this file."""
     return (Path(__file__).parent / name).read_text(encoding="utf-8")
+
+
+def gpu_part(plan: Plan) -> str:
+    """The part that chooses GPUs, for a job that has any."""
+    return part("gpus.sh") if plan.gpus else ""
 
 
 def describe_job(run: Run, attempt: int) -> str:
@@ -300,6 +332,11 @@ def _keeper(pid: Content | None) -> ProcessId | None:
         return ProcessId.parse(os.fsdecode(pid.data))
     except ValueError:
         return None
+
+
+def _name(pid: Content | None) -> str | None:
+    """A keeper as observations name it."""
+    return os.fsdecode(pid.data) if _keeper(pid) is not None and pid is not None else None
 
 
 def _pid(pid: Content | None) -> int | None:

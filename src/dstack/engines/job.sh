@@ -120,6 +120,7 @@ judge() { # -> $reason, $signal, $stage, $index, $oom from $code, `phase` and `s
         [ "$code" != 126 ] || detail='the shell cannot be started: a value in env may be too long'
         reason=start_failed code=125
         { read -r detail <"$job_folder/detail"; } 2>/dev/null
+        [ ! -e "$job_folder/no_capacity" ] || reason=no_capacity
         [ -n "$detail" ] || detail=${unkept-}
     elif [ "$oom" = true ]; then
         reason=oom
@@ -183,6 +184,7 @@ finish() { # $1 what the stages ended with, $2 the timer
     [ ! -e "$job_folder/env" ] || rm -f "$job_folder/env"
     judge
     # Once `exit` is there nobody comes to clean up any more.
+    [ -z "${job_gpus-}" ] || release_gpus
     close_sandbox
     write_exit
     exit 0
@@ -208,6 +210,7 @@ end() { # the keeper is gone: end what it left, and say so where it could not
         ended=host_restarted
         after_restart || exit 4
     fi
+    [ -z "${job_gpus-}" ] || release_gpus
     if [ ! -d "$job_folder" ]; then
         close_sandbox
         exit 0
@@ -230,6 +233,7 @@ stages)
     limited=${2-}
     recall_sandbox
     [ ! -e "$job_folder/stop" ] || give_up
+    [ -z "${job_gpus-}" ] || claim_gpus
     stages
     ;;
 finish) finish "$2" "${3-}" ;;

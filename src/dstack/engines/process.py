@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..run.model import Run
 from .base import Facts, Job
-from .folder import FolderEngine, describe_job, part
+from .folder import FolderEngine, describe_job, gpu_part, part
 from .render import Places, render
 
 
@@ -31,10 +31,11 @@ class ProcessEngine(FolderEngine):
             cache=os.fspath(self.home.cache),
             envs=os.fspath(self.home.envs),
             builds=os.fspath(self.home.builds),
+            gpus=os.fspath(self.home.gpus),
             guard=os.fspath(self.home.guard),
             uv=(self.host.uv() or "") if run.plan.python else "",
         )
-        script, needs = render(run, attempt, places, self.body())
+        script, needs = render(run, attempt, places, gpu_part(run.plan) + self.body())
         files = {"job.json": describe_job(run, attempt)}
         if run.plan.python and not run.plan.interpreter:
             files["find_python.sh"] = part("find_python.sh")

@@ -21,6 +21,7 @@ class Places(msgspec.Struct, frozen=True):
     uv: str
     builds: str = ""
     guard: str = ""
+    gpus: str = ""
 
     def code(self, plan: Plan) -> str:
         """The folder in which the commands run."""
@@ -155,7 +156,20 @@ def _job(run: Run, attempt: int, places: Places) -> list[str]:
         "job_cpu": _most(plan.resources.cpu, 1000) if plan.enforce else "",
         "job_cgroup_root": CGROUPS,
     }
-    return assignments({**values, **build_values(run, places)})
+    return assignments({**values, **gpu_values(plan, places), **build_values(run, places)})
+
+
+def gpu_values(plan: Plan, places: Places) -> dict[str, str]:
+    """What gpus.sh is told: nothing for a run that asks for none."""
+    if not plan.gpus:
+        return {}
+    least, most = plan.gpu_count or (len(plan.gpus), len(plan.gpus))
+    return {
+        "job_gpus": " ".join(map(str, plan.gpus)),
+        "job_gpus_least": str(least),
+        "job_gpus_most": str(most),
+        "job_gpu_folder": places.gpus,
+    }
 
 
 def build_values(run: Run, places: Places) -> dict[str, str]:

@@ -7,16 +7,24 @@ import os
 import stat
 import sys
 from _thread import get_ident
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import HostError
-from .base import Completed, Content, File, ProcessId
+from .base import Completed, Content, File, Machine, ProcessId
 from .environment import find_program, passed_through
+
+if TYPE_CHECKING:
+    from _socket import socket
+
+    from .local_streams import LocalStream, LocalWatch
 
 # What Python or a shell above us may have set to "ignore" must not reach the run's commands.
 _RESET_SIGNALS = ("HUP", "INT", "QUIT", "PIPE", "ALRM", "TERM", "USR1", "USR2", "CHLD")
 _RESET_TERMINAL_SIGNALS = ("TSTP", "TTIN", "TTOU", "XFSZ")
+_LISTENS = 10.0  # seconds that a service has to accept a connection
 # ESRCH: a process that ended while its file in /proc was open, proc(5).
 _MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ESRCH)
 
@@ -25,11 +33,33 @@ class LocalHost:
     """The machine that dstack itself runs on."""
 
     name = "local"
+    near = True
 
-    def __init__(self) -> None:
+    def __init__(self, root: Path | None = None) -> None:
+        self._root = root
         self._children: set[int] = set()
         self._boot: str | None = None
         self._uv: str | None = None
+
+    @property
+    def root(self) -> Path:
+        """See Host."""
+        if self._root is None:
+            from ..paths import find_home
+
+            self._root = find_home().root
+        return self._root
+
+    def connect(self) -> None:
+        """See Host."""
+
+    def close(self) -> None:
+        """See Host."""
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """See Host: it is done at once here."""
+        yield
 
     def run(
         self,
@@ -57,6 +87,27 @@ class LocalHost:
             message = f"cannot run {argv[0]}: {error.strerror}"
             raise HostError(message) from None
         return Completed(done.returncode, done.stdout, done.stderr)
+
+    def query(self, argv: Sequence[str], what: str, *, timeout: float) -> bytes:
+        """See Host."""
+        done = self.run(argv, timeout=timeout)
+        if done.code != 0:
+            said = (done.out + done.err).decode("utf-8", "replace").strip().splitlines()
+            raise HostError(f"{what}: {said[-1]}" if said else what)
+        return done.out
+
+    def foresee(self, argv: Sequence[str]) -> None:
+        """See Host: nothing is gained by it here."""
+
+    def foresee_survey(self, paths: Sequence[Path], links: Sequence[Path]) -> None:
+        """See Host."""
+
+    def foresee_read(self, path: Path, offset: int, limit: int) -> None:
+        """See Host."""
+
+    def do(self, argv: Sequence[str], what: str, *, timeout: float) -> None:
+        """See Host."""
+        self.query(argv, what, timeout=timeout)
 
     def put(self, folder: Path, files: Mapping[str, File]) -> None:
         """See Host."""
@@ -102,6 +153,50 @@ class LocalHost:
         self._children.add(pid)
         return pid
 
+    def survey(
+        self, paths: Sequence[Path], links: Sequence[Path]
+    ) -> tuple[list[Content | None], list[bool]]:
+        """See Host."""
+        alive = []
+        for link in self.read_many(links):
+            try:
+                alive += self.alive([ProcessId.parse(os.fsdecode(link.data))]) if link else [False]
+            except ValueError:
+                alive.append(False)
+        return self.read_many(paths), alive
+
+    def read_from(self, path: Path, offset: int, limit: int) -> bytes | None:
+        """See Host."""
+        try:
+            with path.open("rb", buffering=0) as file:
+                file.seek(offset)
+                return file.read(limit)
+        except OSError as error:
+            if error.errno in _MISSING:
+                return None
+            message = f"cannot read {path}: {error.strerror}"
+            raise HostError(message) from None
+
+    def follow(self, path: Path, offset: int) -> LocalStream:
+        """See Host."""
+        from .local_streams import LocalStream
+
+        return LocalStream(path, offset)
+
+    def put_tree(self, archive: Iterable[bytes], folder: Path) -> None:
+        """See Host."""
+        from .local_streams import unpack
+
+        unpack(archive, folder)
+
+    @contextmanager
+    def forward(self, local: tuple[str, int] | Path, remote: tuple[str, int]) -> Iterator[None]:
+        """See Host: what is on this machine is reached where it is."""
+        if local != remote:
+            message = f"{remote[0]}:{remote[1]} is on this machine: nothing has to lead there"
+            raise HostError(message)
+        yield
+
     def alive(self, processes: Sequence[ProcessId]) -> list[bool]:
         """See Host."""
         return [self._is_alive(process) for process in processes]
@@ -136,21 +231,11 @@ class LocalHost:
                 os.close(fd)
         return True
 
-    def watch(self, process: ProcessId) -> int | None:
-        """A descriptor that is readable once the process has ended; None where there is no such.
+    def watch(self, processes: Sequence[ProcessId]) -> LocalWatch:
+        """See Host."""
+        from .local_streams import LocalWatch
 
-        The caller closes it. A process that is gone already gives None, too: poll it.
-        """
-        if not hasattr(os, "pidfd_open"):
-            return None
-        try:
-            fd = os.pidfd_open(process.pid)
-        except OSError:
-            return None
-        if self._is_alive(process):
-            return fd
-        os.close(fd)
-        return None
+        return LocalWatch(processes, self.alive)
 
     def list_folder(self, folder: Path) -> list[str]:
         """See Host."""
@@ -177,7 +262,53 @@ class LocalHost:
             message = f"cannot delete {path}: {getattr(error, 'strerror', None) or error}"
             raise HostError(message) from None
 
+    @property
+    def platform(self) -> str:
+        """See Host."""
+        found = os.uname()
+        return f"{found.sysname}-{found.machine}".lower()
+
+    @property
+    def uid(self) -> int:
+        """See Host."""
+        return os.getuid()
+
+    @property
+    def environ(self) -> Mapping[str, str]:
+        """See Host."""
+        return os.environ
+
+    def commands(self, names: Sequence[str]) -> dict[str, str]:
+        """See Host."""
+        path = os.environ.get("PATH", os.defpath)
+        return {name: found for name in names if (found := find_program(name, path))}
+
+    def dial(self, path: str) -> socket:
+        """See Host."""
+        # `socket` makes enumerations of all there is, which takes 2 ms of a command's start.
+        from _socket import AF_UNIX, socket
+
+        link = socket(AF_UNIX)
+        try:
+            link.settimeout(_LISTENS)
+            link.connect(path)
+        except OSError as error:
+            link.close()
+            message = f"nothing listens on {path}: {error.strerror}"
+            raise HostError(message) from None
+        return link
+
+    def machine(self) -> Machine:
+        """See Host."""
+        from .local_machine import look_at_machine
+
+        return look_at_machine(self.root)
+
     def uv(self) -> str | None:
+        """See Host: it is installed with dstack, so there is nothing to be put anywhere."""
+        return self.find_uv()
+
+    def find_uv(self) -> str | None:
         """See Host: beside the Python that runs dstack, else where the package says, else PATH."""
         if self._uv is None:
             self._uv = _find_uv() or ""

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from ..errors import CannotStart
-from .loop import Door, Loop
+from .loop import Door, Loop, Target
 
 
 class Forwarder:
@@ -23,8 +23,9 @@ class Forwarder:
     no forward, except for an app that listens on ::1 alone: 127.0.0.1 is made to lead there as
     soon as that is seen (after about a second). `allowed` is asked before connecting to a run
     port whether what listens there may be shown. `where` says, in place of `target`, at which host
-    and port a run port is found (None: nowhere now); it is asked for each connection. Who connects
-    waits `wait` seconds for the app to listen, and is then reset.
+    and port, or socket, a run port is found (None: nowhere now); it is asked for each connection,
+    in the forwarder's thread. Who connects waits `wait` seconds for the app to listen, and is then
+    reset.
     """
 
     def __init__(
@@ -34,7 +35,7 @@ class Forwarder:
         *,
         shared: bool = True,
         allowed: Callable[[int], bool] | None = None,
-        where: Callable[[int], tuple[str, int] | None] | None = None,
+        where: Callable[[int], Target | None] | None = None,
         wait: float = 5.0,
     ) -> None:
         self._doors = [

@@ -21,6 +21,10 @@ _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a reset
 
 
+# Where a connection leads: host and port, or a socket's path.
+Target = tuple[str, int] | str
+
+
 class Door:
     """One local port: where its connections lead, and the socket that listens, if one does."""
 
@@ -56,7 +60,7 @@ class Connection:
         self.deadline = deadline
         self.target: socket.socket | None = None
         self.flows: tuple[Flow, Flow] | None = None  # to the app, from the app
-        self.targets: Sequence[tuple[str, int]] = ()
+        self.targets: Sequence[Target] = ()
         self.tried = 0  # how many of these
         self.masks: dict[int, int] = {}  # what epoll was told about each of the two
         self.over: set[int] = set()  # those of which both directions have ended
@@ -70,7 +74,7 @@ class Loop:
         doors: Sequence[Door],
         allowed: Callable[[int], bool] | None,
         wait: float,
-        where: Callable[[int], tuple[str, int] | None] | None = None,
+        where: Callable[[int], Target | None] | None = None,
     ) -> None:
         self._doors = doors
         self._allowed = allowed
@@ -216,7 +220,7 @@ class Loop:
         else:
             connection.door.waiting.append(connection)
 
-    def _targets(self, door: Door) -> Sequence[tuple[str, int]]:
+    def _targets(self, door: Door) -> Sequence[Target]:
         if self._where is None:
             return [(host, door.run) for host in door.targets]
         found = self._where(door.run)
@@ -234,15 +238,14 @@ class Loop:
     def _try_next(self, connection: Connection) -> None:
         door = connection.door
         while connection.tried < len(connection.targets):
-            host, port = connection.targets[connection.tried]
+            address = connection.targets[connection.tried]
             connection.tried += 1
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
             try:
-                target = socket.socket(family, socket.SOCK_STREAM)
+                target = socket.socket(_family(address), socket.SOCK_STREAM)
             except OSError:
                 continue
             _prepare(target)
-            if target.connect_ex((host, port)) in (0, errno.EINPROGRESS):
+            if target.connect_ex(address) in (0, errno.EINPROGRESS):
                 connection.target = target
                 self._set(connection, target, _OUT)
                 return
@@ -349,9 +352,16 @@ class Loop:
                 self._closing.append(side)
 
 
+def _family(address: Target) -> socket.AddressFamily:
+    if isinstance(address, str):
+        return socket.AF_UNIX
+    return socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+
+
 def _prepare(sock: socket.socket) -> None:
     sock.setblocking(False)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _is_itself(sock: socket.socket) -> bool:

@@ -13,7 +13,7 @@ import msgspec
 
 from ..config.shapes import EnvVar, Secret, Text
 from ..digest import digest
-from .model import Plan
+from .model import Plan, Remote
 
 # A file's mode and blob, or a folder's names, as one word each: equal words, equal content.
 Word = bytes
@@ -45,6 +45,8 @@ class Build(msgspec.Struct, frozen=True, omit_defaults=True):
     image: str | None = None
     client: str = ""
     base_env: tuple[tuple[str, str], ...] = ()
+    backend: str = "local"
+    remote: Remote | None = None  # where the build is, if on another machine
 
 
 class Inputs(msgspec.Struct, frozen=True):
@@ -89,6 +91,8 @@ def parts_of(plan: Plan, base: str, platform: str) -> dict[str, str]:
         "the folder": plan.workdir,
         "the build commands": _digest(plan.stage_commands),
     }
+    if plan.remote is not None:
+        parts["the host"] = f"{plan.remote.host} {plan.remote.root}"
     if plan.image is not None:
         parts["the image"] = base or plan.image
         parts["the entrypoint"] = _digest(plan.entrypoint or ())

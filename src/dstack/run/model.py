@@ -49,6 +49,17 @@ class Exit(msgspec.Struct, frozen=True, omit_defaults=True):
     at: float | None = None  # seconds since the epoch, by the host's clock
 
 
+class Remote(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The host that a run is on, where that is not this machine; enough to find it again.
+
+    `host` is what ssh calls it, `root` is dstack's folder there, an absolute path.
+    """
+
+    host: str
+    root: str
+    identity_file: str | None = None
+
+
 class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
     """What will be done: resolved, and nothing secret in it (secrets are references)."""
 
@@ -58,6 +69,7 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
     file: str  # the task file, relative to `project` where it lies inside, else absolute
     backend: str
     engine: str
+    remote: Remote | None = None
     commands: tuple[str, ...] = ()
     setup: tuple[str, ...] = ()
     env: tuple[EnvVar, ...] = ()
@@ -70,7 +82,8 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
     home_dir: str | None = None
     pull: Pull = "missing"
     client: str = ""  # absolute path of the container engine's command on the host
-    gpus: tuple[int, ...] = ()  # which of the host's GPUs a container gets
+    gpus: tuple[int, ...] = ()  # the host's GPUs that fit; which of them, is decided there
+    gpu_count: tuple[int, int] | None = None  # at least and at most so many; None: all of them
     cache: tuple[str, ...] = ()
     cache_key: str = ""  # of project and task file
     resources: Resources = Resources()

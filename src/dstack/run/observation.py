@@ -21,16 +21,16 @@ class Absent(msgspec.Struct, frozen=True):
 
 
 class Preparing(msgspec.Struct, frozen=True):
-    """The environment is being made or `setup` runs."""
+    """The environment is being made or `setup` runs; `keeper` as in Running."""
 
     step: str
-    pid: int | None = None
+    keeper: str | None = None
 
 
 class Running(msgspec.Struct, frozen=True):
-    """The commands run; `pid` is the keeper's, where it can be waited for."""
+    """The commands run; `keeper` is `PID:STARTED:BOOT`, of a process that can be waited for."""
 
-    pid: int | None = None
+    keeper: str | None = None
     since: float | None = None
     image_id: str | None = None
 
@@ -42,9 +42,10 @@ class Exited(msgspec.Struct, frozen=True):
 
 
 class Unknown(msgspec.Struct, frozen=True):
-    """It cannot be known now. Never finished."""
+    """It cannot be known now. Never finished. `away`: the host itself does not answer."""
 
     why: str
+    away: bool = False
 
 
 Observation = Waiting | Absent | Preparing | Running | Exited | Unknown

@@ -68,17 +68,22 @@ def _gpu_text(gpu: Gpu) -> str:
     return f"{count} {name}GPU{'s' if count != 1 else ''}{size}"
 
 
-def choose_gpus(gpu: Gpu, offer: Offer) -> tuple[int, ...]:
-    """The numbers of the GPUs that a run gets. Raises NoCapacity when too few of the kind exist."""
+def fitting_gpus(gpu: Gpu, offer: Offer) -> tuple[int, ...]:
+    """The numbers of the GPUs that fit. Raises NoCapacity when too few of the kind exist."""
     if gpu.count.most == 0:
         return ()
     fitting = [n for n, each in enumerate(offer.gpus) if _gpu_fits(gpu, *each)]
     if len(fitting) >= int(gpu.count.least or 1):
-        most = len(fitting) if gpu.count.most is None else int(gpu.count.most)
-        return tuple(fitting[:most])
+        return tuple(fitting)
     there = ", ".join(f"{name} {_size(memory)}" for name, memory in offer.gpus) or "no GPU"
     message = f"the run asks for {_gpu_text(gpu)}; {offer.backend} has {there}"
     raise NoCapacity(message)
+
+
+def _gpu_count(gpu: Gpu | None) -> tuple[int, int] | None:
+    if gpu is None or gpu.count.most is None:
+        return None if gpu is None else (int(gpu.count.least or 1), 1 << 16)
+    return int(gpu.count.least or 1), int(gpu.count.most)
 
 
 def _check(what: str, asked: Range | int | None, has: float, offer: Offer, *, size: bool) -> None:
@@ -97,7 +102,7 @@ def check_resources(asked: Resources, offer: Offer) -> None:
     _check("of shared memory", asked.shm_size, offer.memory, offer, size=True)
     _check("of disk", asked.disk, offer.disk, offer, size=True)
     if asked.gpu is not None:
-        choose_gpus(asked.gpu, offer)
+        fitting_gpus(asked.gpu, offer)
 
 
 def _check_container_only(task: Task, offer: Offer) -> None:
@@ -157,7 +162,8 @@ def make_plan(
         home_dir=task.home_dir,
         pull=task.pull,
         client=offer.client,
-        gpus=choose_gpus(asked.gpu, offer) if offer.containers and asked.gpu is not None else (),
+        gpus=fitting_gpus(asked.gpu, offer) if asked.gpu is not None else (),
+        gpu_count=_gpu_count(asked.gpu),
         cache=task.cache,
         cache_key=place.cache_key,
         resources=asked,

@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import DstackError, StoreError
 from ..paths import Home
@@ -15,7 +16,12 @@ from .spare import Spares, make_folders
 from .store import EMPTY_TREE, GitFailed, ObjectStore, remove_folder
 from .update import Progress, Update
 
+if TYPE_CHECKING:
+    from ..hosts.base import Host
+    from .send import Sender
+
 _NEARLY_FULL = 64_000_000  # bytes
+_KEY = 24  # of a project's key, in the names of folders on hosts
 _ATTEMPTS = 4  # a file that changes while it is read is read again
 
 
@@ -174,6 +180,48 @@ class Snapshots:
         finally:
             _clear(target)
 
+    def send(
+        self,
+        project: Path,
+        tree: str,
+        host: Host,
+        places: tuple[Path, Path],
+        progress: Callable[[Progress], None] | None = None,
+        *,
+        fresh: bool = False,
+    ) -> int:
+        """Make a folder on another host with the tree's content; the bytes of content sent.
+
+        `places` there are where the host keeps the code of projects, and the folder, which
+        appears complete or not at all; `fresh`: it was never there. Raises HostError, StoreError.
+        """
+        with self._store.opened():
+            sender = self._sender(project, host, places[0])
+            try:
+                return sender.lay(tree, places[1], progress, fresh=fresh)
+            except GitFailed as error:
+                raise _not_checked_out(tree, places[1], error) from None
+
+    def foresee_send(self, project: Path, host: Host, code: Path) -> None:
+        """A fresh run of the project will be sent there: the host may say what it has of it."""
+        with self._store.opened():
+            self._sender(project, host, code).foresee()
+
+    def _sender(self, project: Path, host: Host, code: Path) -> Sender:
+        from .send import Sender
+
+        key = self._key(project)
+        return Sender(self._store, key, host, code / f"{key[:_KEY]}-{self._store.name()}")
+
+    def sent_as(self, project: Path | None) -> tuple[str, str]:
+        """How the folders begin and end in which hosts keep the code of a project, or of all."""
+        with self._store.opened():
+            return (self._key(project)[:_KEY] if project else "", f"-{self._store.name()}")
+
+    def _key(self, project: Path) -> str:
+        folder = Path(os.path.realpath(project))
+        return Project(self._store, folder, repository_around(folder)).key
+
     def entries(self, tree: str) -> dict[bytes, bytes]:
         """The files of a tree: name, and one word for mode and content.
 
@@ -225,8 +273,7 @@ class Snapshots:
 
         For whoever has time: it takes as long as a checkout. Failures are silent.
         """
-        folder = Path(os.path.realpath(project))
-        project_key = Project(self._store, folder, repository_around(folder)).key
+        project_key = self._key(project)
         with self._store.opened():
             self._spares.prepare(project_key, tree)
 

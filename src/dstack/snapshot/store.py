@@ -2,6 +2,7 @@
 
 ```
 HOME/code/
+  name               this store's, for hosts that several machines send code to
   lock               shared: a snapshot is being taken or checked out; exclusive: prune
   store.git/         objects; refs/runs/RUN_ID and refs/projects/KEY name the trees that are needed
   projects/KEY       what is known of a project: see project.py
@@ -132,6 +133,23 @@ class ObjectStore:
         finally:
             if not already:
                 self.close()
+
+    def name(self) -> str:
+        """What tells this store from those of other machines, on a host that serves several."""
+        path = self.root / "name"
+        try:
+            return path.read_text()
+        except FileNotFoundError:
+            pass
+        aside = self.root / f"name.tmp-{os.getpid()}"
+        try:
+            aside.write_text(os.urandom(6).hex())
+            with contextlib.suppress(FileExistsError):
+                os.link(aside, path)  # of two at once the first one stays
+            aside.unlink()
+            return path.read_text()
+        except OSError as error:
+            raise self.unusable(error) from None
 
     def exclusive(self) -> int:
         """Hold the store alone: the lock's descriptor, to be closed. Raises StoreBusy."""

@@ -11,13 +11,16 @@ import select
 import signal
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..errors import DstackError
 from ..run.model import Run
 from ..run.next import Wait
 from ..store.runs import Stored
 from .step import Supervisor
+
+if TYPE_CHECKING:
+    from .link import Link
 
 # Seconds between looks at the log: while output comes, and when none came for a while.
 _BUSY, _QUIET = 0.02, 0.1
@@ -76,12 +79,19 @@ class Watch:
         self._old: dict[int, object] = {}
         self._held = False
         self._begun = time.monotonic()
+        self._link: Link | None = None  # where the run is on another machine
+        self._linked: list[int] = []
 
     def run(self) -> Run:
         """Watch until the run has ended. Raises Detached, BrokenPipeError, DstackError."""
         self._catch()
+        if self.stored.run.plan.remote is not None:
+            from .link import Link
+
+            self._link = Link(self.supervisor, self.stored.run)
         try:
             self._loop()
+            self._fetch()
             self.output.finish()
         finally:
             self._release()
@@ -115,6 +125,37 @@ class Watch:
             os.close(self._wake[1])
             self._wake = None
         self._forget_pid()
+        if self._link is not None:
+            self._unlink()
+            self._link.close()
+
+    # Another machine
+
+    def _fetch(self) -> None:
+        """The run has ended on another machine: all of its output has to be here."""
+        if self._link is None:
+            return
+        self._link.looked(self.stored.run)
+        pause = _PREPARING
+        while not self._link.finish():
+            self.output.pump()
+            self._unlink()
+            self._sleep(pause)
+            pause = min(pause * 2, _RUNNING)
+            self._link.looked(self.stored.run)
+
+    def _unlink(self) -> None:
+        for descriptor in self._linked:
+            self._poll.unregister(descriptor)
+        self._linked = []
+
+    def _relink(self) -> None:
+        """Wait for what the connection has to say; its descriptors come and go."""
+        self._unlink()
+        if self._link is not None:
+            self._linked = self._link.descriptors()
+        for descriptor in self._linked:
+            self._poll.register(descriptor, select.POLLIN)
 
     # Waiting
 
@@ -143,6 +184,8 @@ class Watch:
 
     def _sleep(self, seconds: float) -> bool:
         """Wait; whether there is a reason to look at the job at once."""
+        if self._link is not None:
+            self._relink()
         ready = {descriptor for descriptor, _ in self._poll.poll(max(1, int(seconds * 1000)))}
         ended = self._pidfd is not None and self._pidfd[1] in ready
         if ended and self._pidfd is not None:
@@ -150,6 +193,10 @@ class Watch:
             self._forget_pid()
         if self._wake is not None and self._wake[0] in ready:
             os.read(self._wake[0], 4096)
+        if self._link is not None:
+            # Before anything else may close them.
+            self._unlink()
+            ended = self._link.turn() or ended
         while self.signals:
             self.on_signal(self.signals.pop(0))
             ended = True
@@ -179,7 +226,8 @@ class Watch:
                     return
                 next_look = time.monotonic() + wait
                 # A keeper that ended before it could be watched must not wait for the next look.
-                if self._pidfd is None and self.stored.run.status != "submitted":
+                told = self._pidfd is not None or self._link is not None
+                if not told and self.stored.run.status != "submitted":
                     next_look = min(next_look, time.monotonic() + _PREPARING)
             copied = self.output.pump()
             now = time.monotonic()
@@ -207,6 +255,8 @@ class Watch:
                 raise
             return _PREPARING
         self._watch_pid()
+        if self._link is not None:
+            self._link.looked(self.stored.run)
         if self.stored.run.status == "preparing":
             early = time.monotonic() < self._begun + _FIRST
             # A bar shows how far a pull is; for the rest it is early enough to be told of its end.

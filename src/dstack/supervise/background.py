@@ -15,7 +15,8 @@ import sys
 import time
 from collections.abc import Callable
 
-from ..errors import DstackError
+from ..errors import DstackError, HostError
+from ..hosts.base import ProcessId, Watch
 from ..output.times import Sampler
 from ..run.next import Wait
 from ..store.runs import Stored
@@ -32,7 +33,7 @@ _LINGER = 1.0
 class _Ward:
     """A run in our care."""
 
-    __slots__ = ("attempt", "due", "ended", "pidfd", "sampler", "stored")
+    __slots__ = ("attempt", "due", "ended", "pidfd", "sampler", "stored", "watch")
 
     def __init__(self, stored: Stored) -> None:
         self.stored = stored
@@ -41,6 +42,12 @@ class _Ward:
         self.due = 0.0
         self.attempt = 0
         self.sampler: Sampler | None = None
+        self.watch: Watch | None = None  # of the keeper, where that is on another machine
+
+    @property
+    def far(self) -> bool:
+        """Whether the run is on another machine."""
+        return self.stored.run.plan.remote is not None
 
 
 class Background:
@@ -70,9 +77,12 @@ class Background:
                 idle_since = None if active else (idle_since or now)
             if idle_since is not None and now - idle_since >= _LINGER:
                 return
+            due = [ward for ward in self.wards.values() if now >= ward.due]
+            due += self._company(due, now)
+            self.supervisor.glance(ward.stored for ward in due)
+            for ward in due:
+                self._look(ward)
             for ward in list(self.wards.values()):
-                if now >= ward.due:
-                    self._look(ward)
                 if ward.sampler is not None:
                     ward.sampler.sample(self.supervisor.clock())
             self._wait()
@@ -97,6 +107,19 @@ class Background:
                 self.wards[stored.seq] = _Ward(stored)
         return len(found)
 
+    def _company(self, due: list[_Ward], now: float) -> list[_Ward]:
+        """The other runs on the machines that are asked now: that is no question more."""
+        chosen = {id(ward) for ward in due}
+        sites = {ward.stored.run.plan.remote for ward in due if ward.far}
+        return [
+            ward
+            for ward in self.wards.values()
+            if sites
+            and id(ward) not in chosen
+            and ward.stored.run.plan.remote in sites
+            and ward.due < now + _LOOK_WATCHED / 2
+        ]
+
     def _drop(self, seq: int) -> None:
         ward = self.wards.pop(seq)
         self._unwatch(ward)
@@ -108,6 +131,19 @@ class Background:
             del self.by_fd[ward.pidfd]
             os.close(ward.pidfd)
             ward.pidfd = None
+        if ward.watch is not None:
+            ward.watch.close()
+            ward.watch = None
+
+    def _watch_far(self, ward: _Ward) -> None:
+        """Be told by the host, over the connection that is there in any case."""
+        run = ward.stored.run
+        keeper = self.supervisor.keeper(run)
+        host = self.supervisor.site_of(run.plan).host()
+        if keeper is None or host is None or ward.watch is not None:
+            return
+        if run.unknown_since is None:
+            ward.watch = host.watch([ProcessId.parse(keeper)])
 
     def _watch(self, ward: _Ward) -> None:
         pid = self.supervisor.pid(ward.stored.run)
@@ -143,23 +179,54 @@ class Background:
         number = len(run.attempts)
         if number and number != ward.attempt:
             self._unwatch(ward)
+            ward.attempt, ward.sampler = number, None
+        if number and ward.far:
+            self._look_far(ward, now)
+            return
+        if number and ward.sampler is None:
             folder = self.supervisor.home.job(run.id, number)
             ward.sampler = Sampler(folder / "log", folder / "log.idx")
-            ward.attempt = number
         self._watch(ward)
         if ward.pidfd is not None and run.status == "running":
             ward.due = now + _LOOK_WATCHED
+
+    def _look_far(self, ward: _Ward, now: float) -> None:
+        try:
+            self._watch_far(ward)
+        except HostError:
+            return  # the next look says that it does not answer
+        run = ward.stored.run
+        if ward.watch is not None and run.status == "running" and run.unknown_since is None:
+            ward.due = now + _LOOK_WATCHED
+
+    def _hear(self) -> None:
+        """Whose keeper has ended on another machine; also what came with another answer."""
+        for ward in self.wards.values():
+            if ward.watch is not None and ward.watch.ended():
+                self._unwatch(ward)
+                ward.due = 0.0
 
     def _wait(self) -> None:
         now = time.monotonic()
         soonest = min((ward.due for ward in self.wards.values()), default=now + _ROUND)
         pause = min(max(soonest - now, 0.0), _ROUND)
-        for descriptor, _ in self.poll.poll(int(pause * 1000) + 1):
-            ward = self.by_fd.get(descriptor)
-            if ward is not None:
-                self._unwatch(ward)
-                ward.ended = self.supervisor.pid(ward.stored.run)
-                ward.due = 0.0
+        self._hear()
+        watches = [ward.watch for ward in self.wards.values() if ward.watch is not None]
+        connections = {watch.fileno() for watch in watches}
+        if any(ward.due == 0.0 for ward in self.wards.values()):
+            pause = 0.0
+        for descriptor in connections:
+            self.poll.register(descriptor, select.POLLIN)
+        ready = self.poll.poll(int(pause * 1000) + 1)
+        for descriptor in connections:
+            self.poll.unregister(descriptor)
+        self._hear()
+        for descriptor, _ in ready:
+            told = self.by_fd.get(descriptor)
+            if told is not None:
+                self._unwatch(told)
+                told.ended = self.supervisor.pid(told.stored.run)
+                told.due = 0.0
 
 
 def _more_descriptors() -> None:

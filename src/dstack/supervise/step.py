@@ -7,33 +7,37 @@ do again; every record is guarded by the run's version, so a loser loads the run
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ..engines.base import Engine, StopReason
-from ..errors import CannotStart, DstackError, NoCapacity, StoreError
+from ..errors import CannotStart, DstackError, HostUnreachable, NoCapacity, StoreError
 from ..paths import Home
-from ..run.events import Ended, Event, Started, StartFailed, StopRequested
+from ..run.events import Ended, Event, Started, StartFailed, StopRequested, Unreachable
 from ..run.model import Exit, Plan, Reason, Run
-from ..run.next import Action, Poll, Start, Stop, next_action
+from ..run.next import Action, Poll, Start, Stop, Wait, next_action
 from ..run.observation import (
     Absent,
     Exited,
     Observation,
     Preparing,
     Running,
+    Unknown,
     event_of,
 )
 from ..run.states import apply
-from ..snapshot import Snapshots
+from ..snapshot import Progress, Snapshots
 from ..store.runs import Conflict, Runs, Stored
 from ..store.secrets import Vault
 from .lease import Leases
+from .sites import Site, Sites
 
 # Seconds that a job's keeper may take to claim its folder before it is started again.
 _CLAIM = 3.0
 # Seconds before an order to stop is given again to a job that has not ended.
 _REPEAT = 5.0
+# Seconds before a start is tried again whose host does not answer.
+_AGAIN = 1.0
 
 
 def _settled(seen: Observation) -> bool:
@@ -57,26 +61,44 @@ class Supervisor:
         runs: Runs,
         leases: Leases,
         vault: Vault,
-        engine_of: Callable[[Plan], Engine],
+        sites: Sites,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.home = home
         self.runs = runs
         self.leases = leases
         self.vault = vault
-        self.engine_of = engine_of
+        self.sites = sites
         self.clock = clock
         self.snapshots = Snapshots(home)
+        self.fresh: set[str] = set()  # runs that nobody can have started yet
+        self.progress: Callable[[Progress], None] | None = None  # of code that is being sent
         self._told: dict[tuple[str, int, bool], float] = {}
         self._launched: dict[tuple[str, int], float] = {}
-        self._pids: dict[str, int] = {}
+        self._keepers: dict[str, str] = {}
+        self._seen: dict[tuple[str, int], Observation] = {}  # by run and attempt, until it is used
         self._steps: dict[str, str] = {}
 
     # Looking
 
+    def site_of(self, plan: Plan) -> Site:
+        """Where the runs of a plan are."""
+        return self.sites.of(plan)
+
+    def engine_of(self, plan: Plan) -> Engine:
+        """The engine of a plan, where its runs are."""
+        return self.site_of(plan).engine(plan.engine)
+
+    def keeper(self, run: Run) -> str | None:
+        """The keeper as it was last seen: `PID:STARTED:BOOT`, on the machine where the run is."""
+        return self._keepers.get(run.id)
+
     def pid(self, run: Run) -> int | None:
-        """The keeper's process id as it was last seen."""
-        return self._pids.get(run.id)
+        """The keeper's process id as it was last seen, where it is a process of this machine."""
+        keeper = self._keepers.get(run.id)
+        if keeper is None or run.plan.remote is not None:
+            return None
+        return int(keeper.partition(":")[0])
 
     def doing(self, run: Run) -> str | None:
         """What its engine last said that it prepares; None once it does not any more."""
@@ -90,16 +112,51 @@ class Supervisor:
         return self.engine_of(run.plan).address(directory, port)
 
     def _directory(self, run: Run, attempt: int) -> Path:
-        return self.home.job(run.id, attempt)
+        """The job folder, where the run is."""
+        return self.site_of(run.plan).home.job(run.id, attempt)
 
     def _observe(self, run: Run, attempt: int) -> Observation:
         directory = self._directory(run, attempt)
-        seen = self.engine_of(run.plan).poll([directory])[directory]
-        if isinstance(seen, Running | Preparing) and seen.pid is not None:
-            self._pids[run.id] = seen.pid
+        seen = (
+            self._seen.pop((run.id, attempt), None) or self._poll(run.plan, [directory])[directory]
+        )
+        if isinstance(seen, Running | Preparing) and seen.keeper is not None:
+            self._keepers[run.id] = seen.keeper
         if isinstance(seen, Preparing):
             self._steps[run.id] = seen.step
         return seen
+
+    def _poll(self, plan: Plan, directories: Sequence[Path]) -> Mapping[Path, Observation]:
+        """What is to be seen there; a host that did not answer just before is not asked again."""
+        site = self.site_of(plan)
+        why = site.away()
+        if why is not None:
+            return dict.fromkeys(directories, Unknown(why, away=True))
+        seen = site.engine(plan.engine).poll(directories)
+        away = [each.why for each in seen.values() if isinstance(each, Unknown) and each.away]
+        site.told(away[0] if away else None)
+        return seen
+
+    def glance(self, found: Iterable[Stored]) -> None:
+        """Look at all runs on other machines, with one question for each machine.
+
+        What is seen is what the next `look` or `step` of each goes by.
+        """
+        groups: dict[tuple[int, str], list[Run]] = {}
+        for stored in found:
+            run = stored.run
+            if run.plan.remote is None or not run.active:
+                continue
+            if run.attempt is not None and run.attempt.exit is None:
+                site = self.site_of(run.plan)
+                groups.setdefault((id(site), run.plan.engine), []).append(run)
+        for runs in groups.values():
+            self.site_of(runs[0].plan).begin()
+        for runs in groups.values():
+            places = {self._directory(run, len(run.attempts)): run for run in runs}
+            for directory, seen in self._poll(runs[0].plan, list(places)).items():
+                run = places[directory]
+                self._seen[(run.id, len(run.attempts))] = seen
 
     def _record(self, stored: Stored, event: Event) -> bool:
         """Save the event; False when somebody else was faster, and `stored` is fresh again."""
@@ -152,7 +209,10 @@ class Supervisor:
             run = stored.run
             action = next_action(run, self.clock())
             if isinstance(action, Start):
-                self._start(stored, action.attempt)
+                if not self._start(stored, action.attempt):
+                    return Wait(self.clock() + _AGAIN)
+                if self.site_of(run.plan).far and stored.run.status == "preparing":
+                    return Poll(action.attempt)  # it has only just begun, and an answer takes time
                 continue
             if not isinstance(action, Stop | Poll):
                 return action
@@ -175,8 +235,8 @@ class Supervisor:
             return event
         from .keep import keep_build
 
-        engine = self.engine_of(run.plan)
-        return Ended(event.at, keep_build(self.home, self.snapshots, engine, run, end))
+        site = self.site_of(run.plan)
+        return Ended(event.at, keep_build(self.home, self.snapshots, site, run, end))
 
     def _relaunch(self, run: Run, attempt: int) -> None:
         """Start again what was started, but of which nothing is to be seen."""
@@ -186,22 +246,33 @@ class Supervisor:
 
     def _launch(self, run: Run, attempt: int) -> None:
         """Hand the job to its engine; doing it twice starts it once."""
-        folder = self.home.run(run.id)
-        if run.tree is not None:
-            self.snapshots.checkout(run.tree, folder / "code")
-        engine = self.engine_of(run.plan)
-        job = engine.plan(run, folder, attempt)
-        self._launched[(run.id, attempt)] = time.monotonic()
-        pid = engine.start(job, self._values(run, (*job.needs, *job.keys)))
+        site = self.site_of(run.plan)
+        why = site.away()
+        if why is not None:
+            raise HostUnreachable(why)
+        engine = site.engine(run.plan.engine)
+        fresh = run.id in self.fresh and attempt == 1
+        self.fresh.discard(run.id)
+        with site.at_once():
+            site.lay_code(self.snapshots, run, self.progress, fresh=fresh)
+            job = engine.plan(run, site.home.run(run.id), attempt)
+            self._launched[(run.id, attempt)] = time.monotonic()
+            pid = engine.start(job, self._values(run, (*job.needs, *job.keys)), fresh=fresh)
         if pid is not None:
-            self._pids[run.id] = pid
+            self._keepers[run.id] = f"{pid}::"
 
-    def _start(self, stored: Stored, attempt: int) -> None:
+    def _start(self, stored: Stored, attempt: int) -> bool:
+        """Start it; False while its host does not answer."""
         run = stored.run
         event: Event
         try:
             self._launch(run, attempt)
             event = Started(self.clock(), attempt)
+        except HostUnreachable as error:
+            self.site_of(run.plan).told(error.message)
+            if run.unknown_since is None:
+                self._record(stored, Unreachable(self.clock()))
+            return False
         except DstackError as error:
             if error.transient:
                 raise
@@ -209,6 +280,7 @@ class Supervisor:
             message = error.message + (f" ({error.hint})" if error.hint else "")
             event = StartFailed(self.clock(), reason, message)
         self._record(stored, event)
+        return True
 
     def _values(self, run: Run, needs: tuple[str, ...]) -> dict[str, str]:
         """The values behind `secret:NAME` and `env:NAME`. Raises CannotStart for a missing one."""
@@ -241,7 +313,14 @@ class Supervisor:
         """Tell the engine to end an attempt."""
         directory = self._directory(run, attempt)
         reason: StopReason = "max_duration" if overrun else "stopped"
-        self.engine_of(run.plan).stop(directory, kill=kill, reason=reason)
+        site = self.site_of(run.plan)
+        if site.away() is not None:
+            return  # it is told when it answers
+        try:
+            site.engine(run.plan.engine).stop(directory, kill=kill, reason=reason)
+        except HostUnreachable as error:
+            site.told(error.message)
+            self._told.pop((run.id, attempt, kill), None)
 
     def request_stop(self, stored: Stored, *, kill: bool, code: int | None = None) -> Run:
         """Record that the run shall end and tell its job. A run that has ended is no error.
@@ -265,7 +344,8 @@ class Supervisor:
 
     def remove(self, run: Run) -> None:
         """Delete all that is left of a finished run, then forget it."""
-        engine = self.engine_of(run.plan)
-        engine.remove(self.home.run(run.id))
+        site = self.site_of(run.plan)
+        site.engine(run.plan.engine).remove(site.home.run(run.id))
+        site.forget(run)
         self.snapshots.release(run.id)
         self.runs.forget(run)

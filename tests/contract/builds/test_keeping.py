@@ -15,6 +15,7 @@ from dstack.run.model import Attempt, Exit, Run
 from dstack.snapshot import Snapshots
 from dstack.store.builds import Builds
 from dstack.supervise.keep import keep_build
+from dstack.supervise.sites import Site
 from tests.contract.engine.conftest import Bench, finish
 from tests.support import write_files
 
@@ -35,7 +36,7 @@ class Stage:
 
     def __init__(self, bench: Bench, project: Path) -> None:
         home = bench.home
-        self.home, self.engine, self.snapshots = home, bench.engine, Snapshots(home)
+        self.home, self.site, self.snapshots = home, Site(home), Snapshots(home)
         pending = self.snapshots.begin(project)
         tree = pending.finish().tree
         # Its processes are told by the id, also from those of the same test elsewhere.
@@ -54,7 +55,7 @@ class Stage:
         self.run = Run(**fields)
 
     def keep(self) -> Exit:
-        return keep_build(self.home, self.snapshots, self.engine, self.run, self.end)
+        return keep_build(self.home, self.snapshots, self.site, self.run, self.end)
 
 
 @pytest.fixture

@@ -165,13 +165,13 @@ def test_watch_tells_of_the_end(quick: Bench) -> None:
     host = quick.engine.host
     assert isinstance(host, LocalHost)
     keeper = ProcessId.parse(os.readlink(directory / "pid"))
-    fd = host.watch(keeper)
-    assert fd is not None
+    watch = host.watch([keeper])
+    assert not watch.ended()
     (directory.parent / "code" / "go").touch()
-    assert select.select([fd], [], [], 60)[0]
-    os.close(fd)
+    assert select.select([watch.fileno()], [], [], 60)[0]
+    assert watch.ended() == {keeper}
+    watch.close()
     assert isinstance(quick.poll(directory), Exited)
-    assert host.watch(keeper) is None
     assert not host.signal(keeper, signal.SIGTERM)
     assert sys.platform == "linux"
 

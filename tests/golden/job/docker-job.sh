@@ -24,6 +24,10 @@ image_platform='\''{{join (split .Os "'\''") "'\''\\'\'''\''"}}'\''/'\''{{join (
 image_user='\''{{join (split .Config.User "'\''") "'\''\\'\'''\''"}}'\''
 image_env() { "$@"{{range .Config.Env}} '\''{{join (split . "'\''") "'\''\\'\'''\''"}}'\''{{end}}; }
 image_argv() { "$@"{{range .Config.Entrypoint}} '\''{{join (split . "'\''") "'\''\\'\'''\''"}}'\''{{end}}{{range .Config.Cmd}} '\''{{join (split . "'\''") "'\''\\'\'''\''"}}'\''{{end}}; }'
+job_gpus='0 2'
+job_gpus_least='2'
+job_gpus_most='2'
+job_gpu_folder=''
 
 # The engine's own command.
 job_client() {
@@ -48,7 +52,7 @@ job_container() {
         --cpus 1.5 \
         --memory 1073741824 --memory-swap 1073741824 \
         --shm-size 1048576 \
-        --gpus '"device=0,2"' \
+        --gpus "\"device=$gpus\"" \
         --publish 127.0.0.1::8000 \
         --mount 'type=bind,source=/home/me/.dstack/runs/r1/code,target=/workflow' \
         --mount 'type=bind,source=/home/me/.dstack/runs/r1/2/box,target=/.dstack' \

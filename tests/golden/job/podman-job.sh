@@ -23,6 +23,10 @@ image_platform='\''{{join (split .Os "'\''") "'\''\\'\'''\''"}}'\''/'\''{{join (
 image_user='\''{{join (split .Config.User "'\''") "'\''\\'\'''\''"}}'\''
 image_env() { "$@"{{range .Config.Env}} '\''{{join (split . "'\''") "'\''\\'\'''\''"}}'\''{{end}}; }
 image_argv() { "$@"{{range .Config.Entrypoint}} '\''{{join (split . "'\''") "'\''\\'\'''\''"}}'\''{{end}}{{range .Config.Cmd}} '\''{{join (split . "'\''") "'\''\\'\'''\''"}}'\''{{end}}; }'
+job_gpus='1'
+job_gpus_least='1'
+job_gpus_most='1'
+job_gpu_folder=''
 
 # The engine's own command.
 job_client() {
@@ -43,7 +47,7 @@ job_container() {
         --pull never --init --sig-proxy=false --log-driver none --no-healthcheck \
         --security-opt label=disable \
         --label dstack=0123abcd --label dstack.run=r1 \
-        --device nvidia.com/gpu=1 \
+        $(gpu_devices) \
         --mount 'type=bind,source=/home/me/.dstack/runs/r1/code,target=/workflow' \
         --mount 'type=bind,source=/home/me/.dstack/runs/r1/2/box,target=/.dstack' \
         --mount 'type=bind,source=/home/me/.dstack/runs/r1/2/log,target=/.dstack/log' \

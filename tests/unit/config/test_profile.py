@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from dstack.config.address import Address, parse_address
 from dstack.config.backends import Backend, load_backends
 from dstack.config.profile import load_profiles
 from dstack.config.settings import DEFAULTS, resolve
@@ -134,14 +135,71 @@ def test_backends() -> None:
     assert load_backends(b"backends: [{name: here, engine: process}]", "c") == (
         Backend("here", "local", "process"),
     )
+    source = b"""
+backends:
+- name: box
+  type: ssh
+  host: me@box:22
+  identity_file: ~/.ssh/box
+  root: /scratch/me
+  default: true
+- {name: lab, type: ssh, host: lab}
+"""
+    box, lab = load_backends(source, "c")
+    assert box == Backend(
+        "box",
+        "ssh",
+        host="me@box:22",
+        identity_file="~/.ssh/box",
+        root="/scratch/me",
+        default=True,
+    )
+    assert (lab.root, lab.identity_file, lab.default) == ("~/.dstack", None, False)
 
 
-@pytest.mark.parametrize(
-    "text", ["backends: []", "backends: [{name: a, type: ssh}]", "backends: [a]", "x: y", "[]",
-             "backends: [{name: a}, {name: a}]", "backends: [{name: a, engine: vm}]", "a: [",
-             "backends: [{type: local}]"]
-)  # fmt: skip
+WRONG_BACKENDS = {
+    "backends: []": "the list is empty",
+    "backends: [a]": "must be a mapping",
+    "x: y": "x: there is no such property",
+    "[]": "must be a mapping",
+    "backends: [{name: a}, {name: a}]": "stands here twice",
+    "backends: [{name: a, engine: vm}]": "is not auto, process",
+    "a: [": "",
+    "backends: [{type: local}]": "name",
+    "backends: [{name: a, type: vm}]": "is not local or ssh",
+    "backends: [{name: a, type: ssh}]": "host: is required with type: ssh",
+    "backends: [{name: a, host: b}]": "is only for a backend of type: ssh",
+    "backends: [{name: a, root: /b}]": "is only for a backend of type: ssh",
+    "backends: [{name: a, type: ssh, host: -oProxyCommand=x}]": "is not the name of a machine",
+    "backends: [{name: a, type: ssh, host: 'b c'}]": "is not the name of a machine",
+    "backends: [{name: a, type: ssh, host: 'b:99999'}]": "is not a port",
+    "backends: [{name: a, type: ssh, host: '@b'}]": "the user before @ is missing",
+    "backends: [{name: a, type: ssh, host: b, root: c}]": "begins with / or ~/",
+    "backends: [{name: a, type: ssh, host: b, root: /}]": "begins with / or ~/",
+    "backends: [{name: a, default: true}, {name: b, default: true}]": "only one backend",
+}
+
+
+@pytest.mark.parametrize("text", WRONG_BACKENDS)
 def test_wrong_backends(text: str) -> None:
     with pytest.raises(FileErrors) as caught:
         load_backends(text.encode(), "c")
     assert all(problem.file == "c" for problem in caught.value.problems)
+    assert WRONG_BACKENDS[text] in str(caught.value.message)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("box", Address("box")),
+        ("me@box", Address("box", "me")),
+        ("me@box.example.com:2222", Address("box.example.com", "me", 2222)),
+        ("10.0.0.1:22", Address("10.0.0.1", None, 22)),
+        ("[fe80::1%eth0]:22", Address("fe80::1%eth0", None, 22)),
+        ("me@[::1]", Address("::1", "me")),
+        ("a@b@box", Address("box", "a@b")),
+        ("::1", Address("::1")),
+    ],
+)
+def test_addresses(text: str, address: Address) -> None:
+    assert parse_address(text) == address

@@ -30,7 +30,6 @@ from dstack.engines.clients import (
     environment_of,
     explain,
     explain_commit,
-    gpu_options,
     registry_of,
 )
 from dstack.engines.container_script import Inside, interpreter, keys, render_box, render_job, words
@@ -143,9 +142,9 @@ def test_credentials() -> None:
 
 
 def test_gpus_and_environment() -> None:
-    assert gpu_options(DOCKER, (0, 2)) == ["--gpus", '"device=0,2"']
-    assert gpu_options(PODMAN, (0, 2))[1::2] == ["nvidia.com/gpu=0", "nvidia.com/gpu=2"]
-    assert gpu_options(PODMAN, ()) == []
+    asked = "gpus=0,2; gpu_devices() { echo --device nvidia.com/gpu=0; }; printf '[%s]' "
+    said = [subprocess.getoutput(asked + client.gpus) for client in (DOCKER, PODMAN)]
+    assert said == ['[--gpus]["device=0,2"]', "[--device][nvidia.com/gpu=0]"]
     environ = {"DOCKER_HOST": "d", "CONTAINERS_CONF": "c", "XDG_RUNTIME_DIR": "x", "AWS_KEY": "a"}
     assert environment_of(DOCKER, environ) == {"DOCKER_HOST": "d", "XDG_RUNTIME_DIR": "x"}
     assert environment_of(PODMAN, environ) == {"CONTAINERS_CONF": "c", "XDG_RUNTIME_DIR": "x"}

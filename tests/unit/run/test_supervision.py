@@ -6,6 +6,7 @@ Nothing is started twice, nothing is lost, nothing is left, and every run reache
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ from dstack.config.shapes import Retry
 from dstack.engines.base import Engine, Facts, Job
 from dstack.paths import Home
 from dstack.run.events import Restarted
-from dstack.run.model import Exit, Run
+from dstack.run.model import Exit, Plan, Run
 from dstack.run.observation import (
     Absent,
     Exited,
@@ -27,6 +28,7 @@ from dstack.run.observation import (
 )
 from dstack.store.memory import MemoryRuns
 from dstack.store.runs import Stored
+from dstack.supervise.sites import Site, Sites
 from dstack.supervise.step import Supervisor
 
 from .builders import run
@@ -95,7 +97,7 @@ class FakeEngine:
         directory = str(run_folder / str(attempt))
         return Job(name=f"{run.id}-{attempt}", directory=directory, script="")
 
-    def start(self, job: Job, values: Mapping[str, str]) -> int | None:
+    def start(self, job: Job, values: Mapping[str, str], *, fresh: bool = False) -> int | None:
         del values
         self.world.point()
         path = Path(job.directory)
@@ -171,6 +173,44 @@ class Nothing:
         return lambda *_: None
 
 
+class FakeSite:
+    """Stands where a host and dstack's folder on it would be."""
+
+    home = HOME
+    far = False
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def engine(self, _: str) -> Engine:
+        return self._engine
+
+    def at_once(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def lay_code(self, *_: object, fresh: bool) -> None:
+        pass
+
+    def forget(self, _: Run) -> None:
+        pass
+
+    def away(self) -> None:
+        pass
+
+    def told(self, _: str | None) -> None:
+        pass
+
+
+class FakeSites:
+    """One site for all plans."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._site = cast(Site, FakeSite(engine))
+
+    def of(self, _: Plan) -> Site:
+        return self._site
+
+
 class Actor:
     """One process that supervises, until it is killed; the next one takes its place."""
 
@@ -188,7 +228,7 @@ class Actor:
             cast(Any, self.runs),
             cast(Any, self.leases),
             cast(Any, Nothing()),
-            lambda _: engine,
+            cast(Sites, FakeSites(engine)),
             lambda: self.world.now,
         )
         self.supervisor.snapshots = cast(Any, Nothing())

@@ -1,0 +1,182 @@
+"""The output of a job on another machine, copied to where that of this machine's jobs lies.
+
+```
+runs/RUN_ID/ATTEMPT/
+  log       as much of it as has come, from its beginning
+  mirror    locked by the one process that appends to it
+  whole     the job has ended, and all of its output is here
+```
+The file itself says how far the copy is, so whoever goes on neither misses a byte nor doubles one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import time
+from pathlib import Path
+
+from ..errors import HostUnreachable, StoreError
+from ..hosts.base import Host, Stream
+
+_ASKED = 256 << 10  # bytes asked for at once
+_PATIENCE = 20  # how often in a row nothing may come though there is something
+_QUIET = 0.1  # seconds without a byte after which the end is asked for
+
+
+class Mirror:
+    """Copies one job's output. Raises StoreError when this machine's disk does not let it."""
+
+    def __init__(self, host: Host, there: Path, here: Path) -> None:
+        """`there` is the job folder on the host, `here` this machine's, which is made."""
+        self._host = host
+        self._there = there / "log"
+        self._here = here / "log"
+        self._whole = here / "whole"
+        self._stream: Stream | None = None
+        self._lock: int | None = None
+        self._file: int | None = None
+        try:
+            os.makedirs(here, 0o700, exist_ok=True)
+        except OSError as error:
+            raise self._unusable(error) from None
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is missing any more."""
+        return self._whole.exists()
+
+    @property
+    def mine(self) -> bool:
+        """Whether this process is the one that copies; it is as soon as nobody else is."""
+        if self._lock is None:
+            try:
+                lock = os.open(self._here.with_name("mirror"), os.O_RDWR | os.O_CREAT, 0o600)
+            except OSError as error:
+                raise self._unusable(error) from None
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(lock)
+                return False
+            self._lock = lock
+        return True
+
+    def stream(self) -> int | None:
+        """Have the output sent as it comes: a descriptor for poll(2). None: somebody else copies.
+
+        Raises HostError.
+        """
+        if self._stream is None and not self.whole and self.mine:
+            self._stream = self._host.follow(self._there, self._size())
+        return self._stream.fileno() if self._stream is not None else None
+
+    def descriptor(self) -> int | None:
+        """The descriptor that `stream` gave, as long as it lives."""
+        return self._stream.fileno() if self._stream is not None else None
+
+    def pump(self) -> int:
+        """Take in what has come, without waiting; the bytes."""
+        taken = 0
+        while self._stream is not None:
+            data = self._stream.read()
+            if data is None:
+                break
+            if not data:
+                self._drop()  # it broke off; the next one goes on
+                break
+            taken += self._append(data)
+            if taken > _ASKED:
+                break
+        return taken
+
+    def foresee(self) -> None:
+        """`ask` comes soon: the host may begin to answer. Raises HostError."""
+        if self._stream is None and not self.whole and self.mine:
+            self._host.foresee_read(self._there, self._size(), _ASKED)
+
+    def ask(self) -> int:
+        """Ask for what there is beyond what has come; the bytes. Raises HostError."""
+        if self._stream is not None or self.whole or not self.mine:
+            return 0
+        return self._append(self._host.read_from(self._there, self._size(), _ASKED) or b"")
+
+    def catch_up(self) -> None:
+        """Copy all that there is now. Raises HostError."""
+        idle = 0
+        while not self.whole and self.mine:
+            if self._stream is None:
+                taken = self.ask()
+                if taken < _ASKED:
+                    return
+                self.stream()  # there may be much of it
+            idle = 0 if self._take_until_quiet() else idle + 1
+            if not self._host.read_from(self._there, self._size(), 1):
+                return
+            if idle > _PATIENCE:
+                self._drop()  # it is stuck, and the host is not
+
+    def finish(self) -> bool:
+        """The job has ended: copy the rest of its output. Whether nothing is missing.
+
+        False while another process copies. Raises HostError.
+        """
+        if not self.whole and self.mine:
+            self.catch_up()
+            try:
+                self._whole.touch(0o600)
+            except OSError as error:
+                raise self._unusable(error) from None
+        return self.whole
+
+    def close(self) -> None:
+        """Copy no more."""
+        self._drop()
+        for descriptor in (self._file, self._lock):
+            if descriptor is not None:
+                os.close(descriptor)
+        self._file = self._lock = None
+
+    def _drop(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    def _take_until_quiet(self) -> int:
+        taken = 0
+        until = time.monotonic() + _QUIET
+        while self._stream is not None and time.monotonic() < until:
+            waiter = select.poll()
+            waiter.register(self._stream.fileno(), select.POLLIN)
+            if waiter.poll(int(_QUIET * 1000)) and (came := self.pump()):
+                taken += came
+                until = time.monotonic() + _QUIET
+        if self._stream is None:
+            raise HostUnreachable(f"{self._host.name} does not answer")
+        return taken
+
+    def _size(self) -> int:
+        return os.fstat(self._open()).st_size
+
+    def _append(self, data: bytes) -> int:
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[os.write(self._open(), rest) :]
+        except OSError as error:
+            raise self._unusable(error) from None
+        return len(data)
+
+    def _open(self) -> int:
+        if self._file is None:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+            try:
+                self._file = os.open(self._here, flags, 0o600)
+            except OSError as error:
+                raise self._unusable(error) from None
+        return self._file
+
+    def _unusable(self, error: OSError) -> StoreError:
+        message = f"cannot write the output to {self._here}: {error.strerror}"
+        return StoreError(message, hint="free some space; the output is still on the host")

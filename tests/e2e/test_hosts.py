@@ -1,0 +1,301 @@
+"""Runs on other machines, as a user has them: the same file, the same commands, another place."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Task, free_port
+from tests.e2e.far import *  # noqa: F403 (that is how fixtures are taken over)
+from tests.e2e.far import BACKENDS, end_masters
+from tests.hosts.client import Client
+from tests.hosts.services import Hosts
+from tests.support import Dstack, wait_for
+
+COUNT = "commands: ['for i in $(seq 1 60); do echo line $i; sleep 0.1; done']"
+LINES = "".join(f"line {n}\n" for n in range(1, 61))
+
+
+def says(far: Dstack, name: str, text: str) -> None:
+    """Wait until the run has printed that; it need not be there yet."""
+    wait_for(lambda: text in far("logs", name).stdout, f"{name} to print {text!r}", timeout=60)
+
+
+def commands(hosts: Hosts, name: str = "alpha") -> list[str]:
+    """What runs on a host that a run of these tests started."""
+    return [p.command for p in hosts.all[name].processes("me") if "sleep 300" in p.command]
+
+
+def test_output_code_and_exit_code(far: Dstack, task: Task) -> None:
+    folder = task("commands: [cat in, 'cat in >&2; uname -n', exit 3]", files={"in": "\u00e9\n"})
+    done = far("run", ".", "-n", "there", "--backend", "alpha", cwd=folder)
+    assert done.stdout == "\u00e9\n\u00e9\nalpha\n"
+    assert done.returncode == 3
+    assert "command 3 of 3 exited with code 3" in done.stderr
+    shown = far.run_of("there")
+    assert (shown["backend"], shown["exit_code"], shown["status"]) == ("alpha", 3, "failed")
+
+
+@pytest.mark.parametrize("name", ["inner", "nogit"])
+def test_behind_a_jump_host_and_without_git(far: Dstack, task: Task, name: str) -> None:
+    folder = task("commands: ['uname -n; cat sub/file']", files={"sub/file": "here\n"})
+    done = far("run", ".", "--backend", name, cwd=folder, env={"UV_OFFLINE": "1"})
+    # Where there is no uv yet it comes from here, or the message says that it cannot.
+    assert done.stdout == f"{name}\nhere\n", done.stderr
+
+
+def test_the_code_is_exactly_the_folder_and_only_changes_are_sent(
+    far: Dstack, task: Task, hosts: Hosts
+) -> None:
+    tree = "find . ! -name .dstack.yml -printf '%y %m %l %p\\n' | sort; cat a big | cksum"
+    folder = task(f"commands: [{tree!r}]".replace("\\\\n", "\\n"), files={"a": "1", "gone/x": "2"})
+    (folder / "tool").write_text("#!/bin/sh\n")
+    (folder / "tool").chmod(0o755)
+    (folder / "link").symlink_to("sub/../a")
+    (folder / "empty").mkdir()
+    (folder / "big").write_bytes(os.urandom(3 << 20))
+
+    def check() -> None:
+        here = subprocess.check_output(tree, shell=True, cwd=folder, text=True)
+        assert far.ok("run", ".", "--backend", "alpha", cwd=folder) == here
+
+    check()
+    before = received(hosts)
+    (folder / "a").write_text("changed")
+    (folder / "gone" / "x").unlink()
+    (folder / "gone").rmdir()
+    (folder / "new").mkdir()
+    (folder / "new" / "y").write_text("3")
+    with (folder / "big").open("r+b") as file:
+        file.seek(1 << 20)
+        file.write(b"one line")
+    check()
+    # Of three megabytes a few lines changed; the rest is what ssh and the job itself take.
+    assert received(hosts) - before < 300_000
+
+
+def received(hosts: Hosts) -> int:
+    """Bytes that the host alpha has received."""
+    for line in hosts.all["alpha"].admin("cat", "/proc/net/dev").splitlines():
+        name, _, rest = line.partition(":")
+        if name.strip() != "lo" and rest:
+            return int(rest.split()[0])
+    raise AssertionError
+
+
+def test_detached_looked_at_and_attached_again(far: Dstack, task: Task) -> None:
+    folder = task(COUNT)
+    assert far.ok("run", ".", "-d", "-n", "far", "--backend", "alpha", cwd=folder) == "far\n"
+    far.wait_status("far", "running")
+    says(far, "far", "line 5\n")
+    follower = far.start("logs", "-f", "far")
+    done = far("attach", "far")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == LINES
+    assert follower.communicate(timeout=60)[0].decode() == LINES
+    assert far.ok("logs", "far") == LINES
+    assert far.ok("logs", "far", "--tail", "1") == "line 60\n"
+
+
+def test_stop_restart_and_rm(far: Dstack, task: Task, hosts: Hosts) -> None:
+    folder = task("commands: ['echo go; sleep 300 & sleep 300']")
+    far.ok("run", ".", "-d", "-n", "far", "--backend", "alpha", cwd=folder)
+    says(far, "far", "go")
+    far.ok("stop", "far")
+    assert far.run_of("far")["status"] == "stopped"
+    assert not commands(hosts)
+    far.ok("restart", "far", "-d")
+    wait_for(lambda: far.ok("logs", "far").count("go") == 2, "the commands to run again")
+    far.ok("stop", "far", "-x")
+    run_id = far.run_of("far")["id"]
+    there = hosts.all["alpha"].home() / ".dstack" / "runs" / run_id
+    assert (there / "2" / "exit").exists()
+    far.ok("rm", "far")
+    assert not there.exists()
+    assert not (far.home / "runs" / run_id).exists()
+
+
+@pytest.mark.parametrize("fault", ["cut", "drop", "reset", "half_open"])
+def test_a_cut_costs_no_byte(far: Dstack, task: Task, hosts: Hosts, fault: str) -> None:
+    link = hosts.all["alpha"].link
+    folder = task("commands: ['for i in $(seq 1 200); do echo line $i; sleep 0.1; done']")
+    watcher = far.start("run", ".", "-n", "far", "--backend", "alpha", cwd=folder)
+    says(far, "far", "line 9\n")
+    getattr(link, fault)()
+    if fault in ("cut", "drop"):
+        unknown = far.wait_status("far", "unknown")
+        assert unknown["unknown_since"] is not None
+        # What came before is still shown, and it is said that there may be more.
+        shown = far("logs", "far")
+        assert "line 9\n" in shown.stdout
+        assert "there may be more" in shown.stderr
+        link.heal()
+    out, err = watcher.communicate(timeout=120)
+    assert watcher.returncode == 0, err
+    assert out.decode() == "".join(f"line {n}\n" for n in range(1, 201))
+    if fault in ("cut", "drop"):
+        assert b"alpha does not answer; reconnecting" in err
+        assert b"alpha answers again" in err
+
+
+def test_stop_is_remembered_while_the_host_does_not_answer(
+    far: Dstack, task: Task, hosts: Hosts
+) -> None:
+    alpha = hosts.all["alpha"]
+    folder = task("commands: ['echo go; sleep 300']")
+    far.ok("run", ".", "-d", "-n", "far", "--backend", "alpha", cwd=folder)
+    says(far, "far", "go")
+    alpha.link.drop()
+    done = far("stop", "far")
+    assert done.returncode == 1
+    assert "alpha does not answer: far is stopped as soon as it does" in done.stderr
+    assert far.run_of("far")["status"] == "unknown"
+    assert commands(hosts)
+    alpha.link.heal()
+    assert far.wait_status("far", "stopped", timeout=90)["reason"] == "stopped"
+    assert not commands(hosts)
+
+
+def test_a_host_that_was_restarted_has_ended_its_runs(
+    far: Dstack, task: Task, hosts: Hosts
+) -> None:
+    folder = task("commands: ['echo go; sleep 300']")
+    far.ok("run", ".", "-d", "-n", "far", "--backend", "alpha", cwd=folder)
+    says(far, "far", "go")
+    hosts.all["alpha"].reboot()
+    ended = far.wait_status("far", "failed", timeout=90)
+    assert ended["reason"] == "host_restarted"
+    assert far.ok("logs", "far") == "go\n"
+
+
+def test_ports_are_here_and_led_on_after_a_cut(far: Dstack, task: Task, hosts: Hosts) -> None:
+    port = free_port()
+    folder = task(
+        f"""
+        ports: ["{port}:8000"]
+        commands:
+          - echo http://0.0.0.0:8000; sleep 1; exec python -m http.server 8000 --bind 127.0.0.1
+        """,
+        files={"page": "served there\n"},
+    )
+    watcher = far.start("run", ".", "-n", "web", "--backend", "alpha", cwd=folder)
+
+    def page() -> bool:
+        # Who comes before the app listens waits for it.
+        url = f"http://127.0.0.1:{port}/page"
+        done = subprocess.run(
+            ["curl", "-sS", "-m", "20", url], capture_output=True, text=True, check=False
+        )
+        return done.stdout == "served there\n"
+
+    wait_for(page, "the page")
+    hosts.all["alpha"].link.reset()
+    wait_for(page, "the page after a cut")
+    watcher.terminate()
+    out, err = watcher.communicate(timeout=60)
+    assert out.startswith(f"http://127.0.0.1:{port}\n".encode())
+    assert b"web was stopped" in err
+    assert not page()
+
+
+def test_a_taken_port_is_an_error_before_anything_starts(
+    far: Dstack, task: Task, hosts: Hosts
+) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", free_port())) as taken:
+        port = taken.getsockname()[1]
+        folder = task(f"ports: ['{port}:8000']\ncommands: [echo never]")
+        done = far("run", ".", "--backend", "alpha", cwd=folder)
+    assert done.returncode == 125
+    assert f"local port {port} is taken" in done.stderr
+    assert not hosts.all["alpha"].home().joinpath(".dstack/runs").exists()
+
+
+def test_secrets_are_read_once_and_stay_nowhere(far: Dstack, task: Task, hosts: Hosts) -> None:
+    secret = "tulip-0815-very-secret"
+    far.ok("secrets", "set", "KEY", secret)
+    folder = task(
+        """
+        env: ["KEY=${{ secrets.KEY }}", "TAKEN"]
+        commands: ['echo "$KEY $TAKEN"; echo go; sleep 2']
+        """
+    )
+    args = ("run", ".", "-n", "far", "--backend", "alpha")
+    watcher = far.start(*args, cwd=folder, env={"TAKEN": "from here"})
+    says(far, "far", "go")
+    for process in hosts.all["alpha"].processes():
+        assert secret not in process.command
+    found = hosts.all["alpha"].admin("sh", "-c", "grep -rlF tulip-0815 /home/me/.dstack/runs || :")
+    assert [name for name in found.split() if not name.endswith("/log")] == []
+    assert watcher.communicate(timeout=60)[0] == b"*** from here\ngo\n"
+
+
+def test_builds_stay_on_their_host(far: Dstack, task: Task, hosts: Hosts) -> None:
+    folder = task(
+        """
+        build: ["cat in; mkdir -p out/deep; date +%N >out/deep/stamp; ln -s deep out/link"]
+        commands: ["cat out/link/stamp; echo more >>out/deep/stamp"]
+        """,
+        files={"in": "read\n", "other": "1"},
+    )
+    missing = far("run", ".", "--backend", "alpha", cwd=folder)
+    assert missing.returncode == 125
+    assert "dstack build . --backend alpha" in missing.stderr
+    assert far.ok("build", ".", "--backend", "alpha", cwd=folder) == "read\n"
+    first = far.ok("run", ".", "--backend", "alpha", cwd=folder)
+    (folder / "other").write_text("2")
+    assert far.ok("run", ".", "--backend", "alpha", cwd=folder) == first
+    elsewhere = far("run", ".", "--backend", "nogit", cwd=folder)
+    assert "the host changed" in elsewhere.stderr
+    builds = hosts.all["alpha"].home() / ".dstack" / "builds"
+    assert len(list(builds.iterdir())) == 1
+    far.ok("prune", "builds", "-y")
+    assert not list(builds.iterdir())
+
+
+def test_the_first_backend_that_can(far: Dstack, task: Task) -> None:
+    folder = task("commands: [uname -n]")
+    both = ("--backend", "nowhere", "--backend", "alpha")
+    assert far.ok("run", ".", *both, cwd=folder) == "alpha\n"
+    neither = far("run", ".", "--backend", "nowhere", cwd=folder)
+    assert neither.returncode == 125
+    assert "nowhere" in neither.stderr
+
+
+def test_gpus_are_leased_between_machines(
+    far: Dstack, task: Task, hosts: Hosts, ssh: Client, tmp_path: Path
+) -> None:
+    assert ssh.config.exists()
+    fake = "#!/bin/sh\nfor i in 0 1 2; do echo 'NVIDIA A100-SXM4-80GB, 81920'; done\n"
+    hosts.all["alpha"].write("/usr/local/bin/nvidia-smi", fake, mode=0o755)
+    try:
+        folder = task(
+            """
+            resources: {gpu: 2}
+            commands: ['echo "$CUDA_VISIBLE_DEVICES"; until [ -e /tmp/go ]; do sleep 0.1; done']
+            """
+        )
+        far.ok("run", ".", "-d", "-n", "one", "--backend", "alpha", cwd=folder)
+        says(far, "one", "0,1\n")
+        # Another machine of the same user.
+        other = Dstack(far.binary, tmp_path / "other", far.cwd)
+        other.home.mkdir(mode=0o700)
+        (other.home / "config.yml").write_text(BACKENDS)
+        refused = other("run", ".", "--backend", "alpha", cwd=folder)
+        assert refused.returncode == 125
+        assert "asks for 2 of 3 GPUs, and 1 are free" in refused.stderr
+        waiting = ("run", ".", "-d", "-n", "two", "--retry-limit", "1h", "--backend", "alpha")
+        other.ok(*waiting, cwd=folder)
+        run = other.wait_status("two", "submitted")
+        assert "asks for 2 of 3 GPUs" in run["message"]
+        hosts.all["alpha"].write("/tmp/go", "")
+        other.wait_status("two", "done", timeout=90)
+        far.wait_status("one", "done")
+        assert not list((hosts.all["alpha"].home() / ".dstack" / "gpus").iterdir())
+        end_masters(other.home)
+    finally:
+        hosts.all["alpha"].path("/usr/local/bin/nvidia-smi").unlink()
