@@ -91,7 +91,9 @@ class BuildRound(Round):
             dstack.ok("ps")
         return super().strike(dstack, victim)
 
-    def reached(self, dstack: Dstack, before: Collection[str], cli: subprocess.Popen[bytes]) -> bool:
+    def reached(
+        self, dstack: Dstack, before: Collection[str], cli: subprocess.Popen[bytes]
+    ) -> bool:
         """See Round."""
         if self.moment == "typed" or cli.poll() is not None:
             return True
