@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from typing import NoReturn
 
 from ..errors import UsageError
@@ -37,9 +38,18 @@ def _width() -> int:
 class Parser(argparse.ArgumentParser):
     """Raises UsageError instead of printing and exiting."""
 
-    def __init__(self, prog: str, description: str | None = None) -> None:
+    def __init__(
+        self,
+        prog: str,
+        description: str | None = None,
+        parents: Sequence[argparse.ArgumentParser] = (),
+    ) -> None:
         super().__init__(
-            prog=prog, description=description, allow_abbrev=False, formatter_class=_Formatter
+            prog=prog,
+            description=description,
+            parents=parents,
+            allow_abbrev=False,
+            formatter_class=_Formatter,
         )
 
     def error(self, message: str) -> NoReturn:
