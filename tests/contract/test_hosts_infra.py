@@ -11,6 +11,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
+from tests.engines.engine import Engine
 from tests.hosts import services
 from tests.hosts.client import Client
 from tests.hosts.fixtures import *  # noqa: F403 (that is how fixtures are taken over)
@@ -325,6 +326,33 @@ def test_a_clean_host_is_as_when_new(hosts: Hosts, ssh: Client) -> None:
     host.clean()
     assert ssh.run("alpha", "ls -A . /tmp /var/tmp; cat /proc/mounts").stdout == before
     assert not host.jobs()
+
+
+# ---- containers there ----
+
+
+def test_a_docker_of_the_hosts_own(ssh: Client, docker_there: Engine) -> None:
+    image = docker_there.image("python")
+    script = f"""
+    echo there >file
+    docker run --rm -v $HOME:/mnt {image} cat /mnt/file
+    docker run -d --name dstack-web -p 127.0.0.1:8000:80 {image} python -m http.server 80
+    """
+    assert ssh.run("boxes", script).stdout.startswith("there\n")
+    fetch = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:8000').status)"
+    wait_for(lambda: ssh.run("boxes", f'python3 -c "{fetch}"').stdout == "200\n", "an answer")
+    assert docker_there.containers() == ["dstack-web"]
+    assert ssh.run("boxes.other", "docker ps").returncode != 0  # who is not in the group
+    docker_there.remove("dstack-web")
+
+
+def test_containers_end_with_their_host(hosts: Hosts, ssh: Client, docker_there: Engine) -> None:
+    command = f"docker run -d --name=dstack-lost {docker_there.image('busybox')} sleep 300"
+    assert ssh.run("boxes", command).returncode == 0
+    hosts["boxes"].reboot()
+    assert not hosts["boxes"].jobs()
+    again = hosts.docker["boxes"].start()
+    assert again.containers() == []
 
 
 # ---- the set of them ----

@@ -11,6 +11,7 @@ import random
 import signal
 import subprocess
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,25 @@ class Round:
         """The folder `truth` as the job sees it, and further lines of the task file."""
         return str(self.side), ""
 
+    def runs(self, dstack: Dstack) -> dict[str, Path]:
+        """The folders of all runs, where their jobs lie, by the runs' ids."""
+        return {path.name: path for path in dstack.home.glob("runs/*")}
+
+    def cut(self) -> None:
+        """What happens before the victims are killed."""
+
+    def mend(self) -> None:
+        """What happens after that."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether the attempt under way may have ended by what happened before the kill."""
+        return False
+
+    def unbegun(self, said: str) -> bool:
+        """Whether there may be no run at all although nobody killed the command."""
+        return False
+
     def strike(self, dstack: Dstack, victim: str) -> bool:
         """Kill a victim other than the command; whether it was there."""
         pids = supervisors(dstack) if victim == "supervisor" else keepers(dstack)
@@ -119,14 +139,18 @@ def play(dstack: Dstack, folder: Path, plan: Round) -> None:
     plan.side.mkdir(parents=True)
     (folder / ".dstack.yml").write_text(plan.task())
     shown = plan.side / "shown"
-    before = set(dstack.home.glob("runs/*"))
+    before = plan.runs(dstack).keys()
     with shown.open("wb") as out, (plan.side / "said").open("wb") as err:
         detach = ["-d"] if plan.detached else []
         args = ["run", ".", "-n", plan.name, *detach]
         cli = dstack.start(*args, cwd=folder, stdout=out, stderr=err)
         try:
             _await_moment(dstack, plan, before, cli)
-            hit, stopped = _strike(dstack, plan, cli)
+            plan.cut()
+            try:
+                hit, stopped = _strike(dstack, plan, cli)
+            finally:
+                plan.mend()
             run = _settle(dstack, plan)
             code = cli.wait(DEADLINE)
         finally:
@@ -134,7 +158,8 @@ def play(dstack: Dstack, folder: Path, plan: Round) -> None:
             cli.wait()
     if run is None:
         # Killed before it was recorded: then nothing may have been started either.
-        assert "cli" in hit, f"no run, and nobody killed it: {(plan.side / 'said').read_text()}"
+        said = (plan.side / "said").read_text()
+        assert "cli" in hit or plan.unbegun(said), f"no run, and nobody killed it: {said}"
         assert not (plan.truth / "starts").exists()
         _nothing_left(dstack, plan, None)
         return
@@ -148,13 +173,13 @@ def play(dstack: Dstack, folder: Path, plan: Round) -> None:
 
 
 def _await_moment(
-    dstack: Dstack, plan: Round, before: set[Path], cli: subprocess.Popen[bytes]
+    dstack: Dstack, plan: Round, before: Collection[str], cli: subprocess.Popen[bytes]
 ) -> None:
     """Wait for the moment of the blow, or for the run's end when that comes first."""
 
     def reached() -> bool:
-        new = set(dstack.home.glob("runs/*")) - before
-        job = next(iter(new)) / "1" if new else None
+        new = [path for name, path in plan.runs(dstack).items() if name not in before]
+        job = new[0] / "1" if new else None
         if plan.moment == "typed" or (job is not None and (job / "exit").exists()):
             return True
         if job is None or (plan.detached and "supervisor" in plan.victims and cli.poll() is None):
@@ -288,7 +313,8 @@ def _check_end(plan: Round, run: dict[str, Any], hit: set[str], stopped: bool) -
     natural = ("done", "completed", 0) if own == 0 else ("failed", "command_failed", own)
     end = (run["status"], run["reason"], run["exit_code"])
     allowed = {natural}
-    if plan.fatal & hit and not plan.retry:
+    fatal = plan.lost or bool(plan.fatal & hit)
+    if fatal and not plan.retry:
         allowed |= {("failed", "killed", 137), *plan.more_ends}
     if stopped and run["reason"] == "stopped":
         assert run["status"] == "stopped"
@@ -297,7 +323,7 @@ def _check_end(plan: Round, run: dict[str, Any], hit: set[str], stopped: bool) -
         return
     assert end in allowed, f"{end} is none of {allowed}: {run}"
     # What ends by itself while it is told to stop is not tried again.
-    if plan.retry and end == natural and not plan.fatal & hit and not stopped:
+    if plan.retry and end == natural and not fatal and not stopped:
         assert last == (1 if plan.code == 0 else 2)
 
 

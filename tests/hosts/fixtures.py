@@ -11,12 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.engines.engine import Engine
 from tests.engines.machine import wait_until
 from tests.hosts import services
 from tests.hosts.client import Client
 from tests.hosts.services import Hosts
 
-__all__ = ["hosts", "running_hosts", "ssh"]
+__all__ = ["docker_there", "hosts", "running_hosts", "ssh"]
+
+
+# Seconds: the end of a connection that nobody could close knows it after a minute.
+PATIENCE = 75.0
 
 
 @pytest.fixture(scope="session")
@@ -42,12 +47,28 @@ def hosts(running_hosts: Hosts) -> Iterator[Hosts]:
         return [f"{host.name}: {process.command}" for host in all for process in host.jobs()]
 
     try:
-        wait_until(lambda: not left(), "the jobs on the hosts to end", 20.0)
+        wait_until(lambda: not left(), "the jobs on the hosts to end", PATIENCE)
     except TimeoutError:
         pytest.fail(f"left behind: {left()}")
     finally:
         for host in running_hosts.all.values():
             host.clean()
+
+
+@pytest.fixture
+def docker_there(hosts: Hosts) -> Iterator[Engine]:
+    """The Docker daemon of host `boxes`, running; a container that a test leaves there fails it."""
+    docker = hosts.docker["boxes"]
+    yield docker.start()
+    # Another one when the host was rebooted.
+    engine = docker.client()
+    try:
+        if docker.answers():
+            wait_until(lambda: not engine.containers(), "the containers on boxes to go", 20.0)
+    except TimeoutError:
+        pytest.fail(f"left behind: {engine.containers()}")
+    finally:
+        docker.stop()
 
 
 @pytest.fixture

@@ -61,8 +61,7 @@ class Host:
 
     def prepare(self, keys: list[Path], uv: str | None, password_hash: str) -> None:
         """Make its disk, host key and settings; `keys` are the public ones that may log in."""
-        for name in ("root", "docker"):
-            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        (self.folder / "root").mkdir(parents=True)
         etc = self.folder / "etc"
         root.write_etc(self.spec, etc, password_hash)
         root.write_homes(self.folder / "disk")
@@ -203,6 +202,10 @@ class Host:
             if not process.command.startswith(_DAEMONS) and (process.uid in wanted or not wanted)
         ]
 
+    def daemons(self) -> list[Process]:
+        """The services that it has without anyone logged in."""
+        return [p for p in processes(self.pid) if p.command.startswith(_DAEMONS)]
+
     def jobs(self) -> list[Process]:
         """What runs there, but for the ends of connections."""
         return [process for process in self.processes() if not process.command.startswith("sshd:")]
@@ -249,7 +252,7 @@ class Host:
         for process in self.processes():
             _kill(process.pid)
         machine.wait_until(lambda: not self.processes(), f"the processes on {self.name} to end")
-        if not any(p.command.startswith(_LISTENER) for p in processes(self.pid)):
+        if not any(p.command.startswith(_LISTENER) for p in self.daemons()):
             self.start_sshd()
         self.admin("sh", "-c", _CLEAN)
         root.write_homes(self.folder / "disk")

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from tests.engines import machine
 from tests.hosts.client import Client, make_keys
+from tests.hosts.docker import Docker, claim, give_back
 from tests.hosts.host import Host, delete
 from tests.hosts.network import Address
 from tests.hosts.spec import HOSTS, PASSWORD, Spec
@@ -36,6 +37,7 @@ class Hosts:
         self.specs = specs
         self.folder = PARENT / str(owner)
         self.all: dict[str, Host] = {}
+        self.docker: dict[str, Docker] = {}
 
     def __getitem__(self, name: str) -> Host:
         return self.all[name]
@@ -49,7 +51,10 @@ class Hosts:
             network = free_network()
             (self.folder / "owner").write_text(f"{self.owner} {machine.start_time(self.owner)}\n")
             (self.folder / "network").write_text(network)
-        self._find(network)
+            self._find(network)
+            for name in self.docker:
+                (self.folder / name).mkdir()
+                (self.folder / name / "docker").symlink_to(claim(PARENT, self.owner))
         keys = make_keys(self.keys)
         secret = _password_hash()
         for host in self.all.values():
@@ -66,6 +71,9 @@ class Hosts:
             return
         for host in reversed(self.all.values()):
             host.power_off()
+        for name, docker in self.docker.items():
+            docker.forget()
+            give_back(self.folder / name / "docker")
         delete(self.folder)
 
     @property
@@ -87,7 +95,10 @@ class Hosts:
             near = self.all[spec.behind] if spec.behind else None
             # Names of network devices have 15 characters at most.
             device = f"dsth{number}-{spec.name}"[:15]
-            self.all[spec.name] = Host(spec, self.folder / spec.name, device, address, near)
+            host = Host(spec, self.folder / spec.name, device, address, near)
+            self.all[spec.name] = host
+            if spec.docker:
+                self.docker[spec.name] = Docker(host)
 
 
 @contextmanager

@@ -152,12 +152,13 @@ keep() {
     # What waits for the job is a shell that has read these lines only. A job may take weeks, and
     # a shell that has read this whole file is three times as large. It stays the same process.
     # Signals are handled rather than ignored meanwhile: what is ignored would be so in the job,
-    # too. And the job does not run with `&`: that would make it ignore SIGINT.
+    # too. And the job does not run with `&`: that would make it ignore SIGINT. The parentheses
+    # keep what a shell says of a child that was killed out of the log.
     small_shell
     # shellcheck disable=SC2016,SC2086
     exec $waiter -c 'trap : HUP INT QUIT TERM USR1 USR2
 exec 3>&2 2>/dev/null
-/bin/sh "$0/job.sh" stages "$2" >>"$0/log" 2>&1 </dev/null 3>&-
+(exec /bin/sh "$0/job.sh" stages "$2") >>"$0/log" 2>&1 </dev/null 3>&-
 set -- "$?" "$1"
 trap "" HUP INT QUIT TERM USR1 USR2
 exec /bin/sh "$0/job.sh" finish "$@" 2>&3 3>&-' "$job_folder" "$timer" "$limited"

@@ -20,7 +20,7 @@ from .ssh_requests import Frame
 # Login shells of any kind (fish, csh, ...) understand this; the rest is read by a POSIX shell.
 # `read` takes one byte at a time, so that what follows the line is left for what the line starts.
 REMOTE = "exec /bin/sh -c 'IFS= read -r d_line && eval \"$d_line\"'"
-BEAT = 60  # seconds between what the other end says when nothing else is to be said
+BEAT = 10  # seconds between what the other end says when nothing else is to be said
 _PIPE = 1 << 20
 _CHUNK = 1 << 16
 _KILL_WAIT = 2.0

@@ -275,7 +275,8 @@ find_setsid() {
 beat() {
     (
         trap 'kill "$d_pid" 2>/dev/null; exit' TERM
-        while :; do
+        # A signal can come at a bad moment: then this ends with the next beat.
+        while kill -0 $$; do
             sleep "$1" >/dev/null &
             d_pid=$!
             wait "$d_pid"
@@ -311,3 +312,5 @@ unwatch() {
     d_watchers=
 }
 trap unwatch EXIT
+# Who answers when nobody listens any more ends in order, too.
+trap 'exit 1' HUP PIPE

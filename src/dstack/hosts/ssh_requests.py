@@ -205,9 +205,7 @@ def parse_look(frames: Sequence[Frame], paths: Sequence[str]) -> list[Content | 
     for frame in frames:
         kind, _, why = frame.tag.partition(" ")
         if kind == "times":
-            for line in frame.data.splitlines():
-                since, _, name = line.partition(b" ")
-                times[name] = float(since)
+            times = _times(frame.data, paths)
         elif kind == "error":
             if parts and parts[-1].tag == "file" and why == "cannot be read":
                 parts.pop()
@@ -226,6 +224,19 @@ def parse_look(frames: Sequence[Frame], paths: Sequence[str]) -> list[Content | 
         else:
             found.append(Content(part.data, at))
     return found
+
+
+def _times(data: bytes, paths: Sequence[str]) -> dict[bytes, float]:
+    """`TIME PATH` of those that were there, in their order; a newline in a name is part of it."""
+    times: dict[bytes, float] = {}
+    at = 0
+    for path in paths:
+        name = path.encode("utf-8", "surrogateescape")
+        found = re.compile(rb"([0-9.]+) " + re.escape(name) + rb"\n").match(data, at)
+        if found:
+            times[name] = float(found.group(1))
+            at = found.end()
+    return times
 
 
 def parse_alive(stats: bytes, processes: Sequence[ProcessId], boot: str) -> list[bool]:

@@ -6,10 +6,11 @@ import os
 import select
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ..errors import HostError, HostUnreachable
-from .channel import BEAT, REMOTE, end_ssh, start_ssh
+from .base import ProcessId
+from .channel import BEAT, REMOTE, Channel, end_ssh, start_ssh
 from .ssh_errors import ssh_error
 from .ssh_master import Master
 from .ssh_requests import quote, reason, say_if_full, unpack_text
@@ -18,8 +19,8 @@ _STALLED = 60.0  # seconds without a byte going through, after which the host co
 _SSH_FAILED = 255
 # In the background there, on stderr: what makes `sshd` find out that nobody is here any more.
 _BEAT = (
-    b"( trap 'kill $d_s; exit' TERM; while :; do sleep %d >/dev/null & d_s=$!; wait $d_s;"
-    b" echo >&2; done ) </dev/null >/dev/null & d_b=$!; " % BEAT
+    b"( trap 'kill $d_s; exit' TERM; while kill -0 $$ 2>/dev/null; do sleep %d >/dev/null & d_s=$!;"
+    b" wait $d_s; echo >&2; done ) </dev/null >/dev/null & d_b=$!; " % BEAT
 )
 _CHUNK = 1 << 20
 
@@ -56,6 +57,28 @@ def run_line(master: Master, line: bytes, *, timeout: float) -> bytes:
     return out
 
 
+class SshWatch:
+    """See Watch. The end of a process is told over the channel that requests are answered on."""
+
+    def __init__(self, channel: Channel, processes: Sequence[ProcessId]) -> None:
+        self._channel = channel
+        self._processes = frozenset(processes)
+
+    def fileno(self) -> int:
+        """See Watch."""
+        return self._channel.fileno()
+
+    def ended(self) -> set[ProcessId]:
+        """See Watch."""
+        self._channel.receive()
+        if self._channel.broken is not None:
+            return set(self._processes)
+        return {each for each in self._processes if each.pid in self._channel.ended}
+
+    def close(self) -> None:
+        """See Watch. What waits there ends with its process, or with the channel."""
+
+
 class FollowStream:
     """See Stream: a `tail` there, which ends when nobody listens here any more."""
 
@@ -71,7 +94,8 @@ class FollowStream:
             % (name, self._nonce.strip(), offset + 1, name, _BEAT),
         )
         assert self._child.stdout is not None  # noqa: S101
-        self._fd = self._child.stdout.fileno()
+        assert self._child.stderr is not None  # noqa: S101
+        self._fd, self._err = self._child.stdout.fileno(), self._child.stderr.fileno()
         _widen(self._fd)
 
     def fileno(self) -> int:
@@ -84,6 +108,8 @@ class FollowStream:
             try:
                 data = os.read(self._fd, limit)
             except BlockingIOError:
+                # A pipe that nobody empties stops ssh one day; what is in it are beats.
+                _read_into(self._err, bytearray())
                 return None
             if self._head is None or not data:
                 return data

@@ -116,8 +116,10 @@ leave_spare() { # while nobody waits; with the lock, so that nobody changes what
     if mkdir spare && copy files spare; then echo "$tree" >spare.tree; else rm -rf spare; fi
 }
 
-umask 022
+# What is dstack's own is nobody else's; what is in it is as it was in the folder.
+umask 077
 [ -d "$1" ] || mkdir -p "$1" || exit 1
+umask 022
 cd "$1" || exit 1
 shift
 lock

@@ -174,3 +174,12 @@ def test_watch_tells_of_the_end(quick: Bench) -> None:
     assert isinstance(quick.poll(directory), Exited)
     assert not host.signal(keeper, signal.SIGTERM)
     assert sys.platform == "linux"
+
+
+def test_the_keeper_says_nothing_of_a_killed_job_in_its_output(any_bench: Bench) -> None:
+    directory = any_bench.start("echo $$ >shell; echo here; exec sleep 1000")
+    shell = any_bench.number(directory.parent / "code" / "shell")
+    wait_for(lambda: any_bench.log(directory), "its output")
+    os.kill(shell, signal.SIGKILL)
+    assert any_bench.ended(directory).signal == signal.SIGKILL
+    assert any_bench.log(directory) == "here\n"

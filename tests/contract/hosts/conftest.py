@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from dstack.hosts.base import Host
-from dstack.hosts.local import LocalHost
 from dstack.hosts.ssh import SshHost
 from dstack.hosts.ssh_options import SshOptions
+from tests.contract.hosts.places import *  # noqa: F403 (that is how fixtures are taken over)
 from tests.hosts.client import Client
-from tests.hosts.fixtures import *  # noqa: F403 (that is how fixtures are taken over)
+from tests.hosts.fixtures import *  # noqa: F403
 
 SshHostMaker = Callable[..., SshHost]
 
@@ -31,11 +30,3 @@ def ssh_host(ssh: Client, tmp_path: Path) -> Iterator[SshHostMaker]:
     yield make
     for host in made:
         host.disconnect()
-
-
-@pytest.fixture(params=["local", "alpha", "bare"])
-def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Host]:
-    if request.param == "local":
-        yield LocalHost(tmp_path / "root")
-        return
-    yield request.getfixturevalue("ssh_host")(request.param)

@@ -175,22 +175,22 @@ def said_again(host: SshHost) -> bool:
 def test_a_stuck_connection_is_replaced(
     ssh_host: SshHostMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import dstack.hosts.ssh
+    import dstack.hosts.ssh_connection
     import dstack.hosts.ssh_master
 
     host = ssh_host("alpha")
     said(host)
     (master,) = masters(host)
     os.kill(master, signal.SIGSTOP)
-    monkeypatch.setattr(dstack.hosts.ssh, "_ANSWER", 0.5)
-    monkeypatch.setattr(dstack.hosts.ssh, "_CONNECT", 1.0)
+    monkeypatch.setattr(dstack.hosts.ssh_connection, "ANSWER", 0.5)
+    monkeypatch.setattr(dstack.hosts.ssh_connection, "CONNECT", 1.0)
     monkeypatch.setattr(dstack.hosts.ssh_master, "_CONTROL_TIMEOUT", 0.5)
     with pytest.raises(HostUnreachable, match="did not answer"):
         host.read_many([Path("/etc/passwd")])
-    monkeypatch.setattr(dstack.hosts.ssh, "_ANSWER", 20.0)
+    monkeypatch.setattr(dstack.hosts.ssh_connection, "ANSWER", 20.0)
     with pytest.raises(HostUnreachable, match="it does not answer"):
         said(host)
-    monkeypatch.setattr(dstack.hosts.ssh, "_CONNECT", 45.0)
+    monkeypatch.setattr(dstack.hosts.ssh_connection, "CONNECT", 45.0)
     assert said(host) == b"hello\n"
     assert master not in masters(host)
 
@@ -298,7 +298,7 @@ def test_nothing_is_left_there_when_nobody_says_goodbye(
     hosts: Hosts, ssh_host: SshHostMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dstack.hosts.channel.BEAT", 1)
-    quick = ssh_streams._BEAT.replace(b"sleep 60", b"sleep 1")
+    quick = ssh_streams._BEAT.replace(b"sleep 10", b"sleep 1")
     monkeypatch.setattr(ssh_streams, "_BEAT", quick)
     host = ssh_host("alpha")
     said(host)

@@ -1,0 +1,230 @@
+"""The connection to a host: made when it is needed, kept, and made anew when it broke."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from ..errors import HostError, HostUnreachable
+from .channel import REMOTE, Answer, Broken, Channel, Silent
+from .known import recall, remember
+from .ssh_errors import ssh_error
+from .ssh_master import Master
+from .ssh_options import SshOptions
+from .ssh_requests import Hello, parse_hello, reason, words
+
+CONNECT = 45.0  # seconds until a host must have said who it is
+ANSWER = 20.0  # ... and must have answered what is done at once there
+
+
+class SshConnection:
+    """Asks one host, as one process. Not for several threads at once."""
+
+    def __init__(self, name: str, options: SshOptions, state: Path) -> None:
+        """`name` is what the user calls it; `state` dstack's folder on this machine."""
+        self.name = name
+        self.options = options
+        self._state = state
+        self._master_: Master | None = None
+        self._channel: Channel | None = None
+        self._hello: Hello | None = None
+        self._assumed: Hello | None = None  # what it said the last time, until it says so again
+        self._foreseen: dict[bytes, int] = {}  # requests that were sent before they are needed
+        self._channel_of_foreseen: Channel | None = None
+        self._greeting: int | None = None
+        self._batch = 0
+        self._deferred: list[tuple[int, str, float]] = []  # answers that nobody waited for
+
+    # The connection
+
+    @property
+    def root(self) -> Path:
+        """See Host: as it was the last time; a host that says otherwise now is not used so."""
+        if self._hello is None and self._assumed is None:
+            self._assumed = recall(self.options, self._state)
+        known = self._hello or self._assumed
+        return Path(known.root if known is not None else self.hello.root)
+
+    @property
+    def hello(self) -> Hello:
+        """Who and where we are there. Raises HostError."""
+        if self._hello is None:
+            self._open()
+        assert self._hello is not None  # noqa: S101 - or it has raised
+        return self._hello
+
+    @property
+    def master(self) -> Master:
+        """The shared connection. Raises HostError when its socket can lie nowhere."""
+        if self._master_ is None:
+            self._master_ = Master(self.options, self._state)
+        return self._master_
+
+    def connect(self) -> None:
+        """See Host."""
+        if self._channel is not None and self._channel.broken is None:
+            return
+        self.close()
+        self.master.open()
+        try:
+            self._channel = Channel(self.master.argv([REMOTE]), self.master.env)
+        except OSError as error:
+            message = f"cannot run ssh: {error.strerror}"
+            raise HostError(message, hint="install OpenSSH's client") from None
+        self._deferred.clear()
+        self._greeting = self._channel.ask(words("hello", self.options.root))
+
+    def close(self) -> None:
+        """See Host. The shared connection stays for the next process."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+            self._greeting = None
+            self._foreseen.clear()
+
+    def disconnect(self) -> None:
+        """End the shared connection, too."""
+        self.close()
+        self.master.close()
+
+    def _open(self) -> Channel:
+        self.connect()
+        channel = self._channel
+        assert channel is not None  # noqa: S101 - connect made it, or has raised
+        if self._greeting is not None:
+            try:
+                answer = channel.wait(self._greeting, time.monotonic() + CONNECT)
+            except Broken as broken:
+                raise self._lost(broken) from None
+            except Silent:
+                self.close()
+                # Where not even a shell starts, the connection itself is stuck.
+                self.master.close()
+                message = f"{self.options.host} cannot be reached: it does not answer"
+                raise HostUnreachable(message) from None
+            self._greeting = None
+            channel.forget_err()
+            try:
+                self._hello = parse_hello(answer.frames)
+            except HostError as error:
+                self.close()
+                message = f"{self.options.host} cannot be used: {error.message}"
+                raise HostError(message, hint=error.hint) from None
+            self._agree(self._hello)
+        return channel
+
+    def _agree(self, hello: Hello) -> None:
+        """Whether it is as it was the last time."""
+        assumed, self._assumed = self._assumed, None
+        if assumed is None or msgspec.structs.replace(hello, env={}) != assumed:
+            remember(self.options, self._state, hello)
+        if assumed is not None and assumed.root != hello.root:
+            self.close()
+            message = f"{assumed.root} is at {hello.root} now on {self.name}"
+            raise HostUnreachable(message, hint="try again")
+
+    def _foresee(self, text: bytes) -> None:
+        """Send what will be asked next, without waiting for anything. Raises HostError."""
+        self.connect()
+        if self._channel is not None and not self._batch:
+            self._channel_of_foreseen = self._channel
+            self._foreseen[text] = self._channel.ask(text)
+
+    def _lost(self, broken: Broken) -> HostError:
+        self.close()
+        return ssh_error(self.options.host, broken.said)
+
+    def _ask(self, text: bytes, *, timeout: float | None = None, again: bool = True) -> Answer:
+        """The answer to a request. `again`: it may be sent twice. Raises HostError."""
+        timeout = ANSWER if timeout is None else timeout
+        fresh = self._channel is None or self._greeting is not None
+        foreseen = self._foreseen.pop(text, None)
+        channel = self._open()
+        tied = bool(self._deferred)
+        if foreseen is None or self._channel_of_foreseen is not channel:
+            self._foreseen.clear()
+            foreseen = channel.ask(self._guarded(text))
+        number = foreseen
+        try:
+            self._settle(channel)
+            return done_or_skipped(channel.wait(number, time.monotonic() + timeout))
+        except Broken as broken:
+            error = self._lost(broken)
+            # An old connection breaks when the machine slept or changed networks: one more try.
+            if fresh or tied or not again or not error.transient:
+                raise error from None
+        except Silent:
+            self.close()
+            message = f"{self.options.host} did not answer within {timeout:g} s"
+            raise HostUnreachable(message) from None
+        return self._ask(text, timeout=timeout, again=False)
+
+    def _do(self, text: bytes, what: str, *, timeout: float | None = None) -> None:
+        """What is only done; later, in a batch. `what` could not be done when it fails."""
+        if self._batch:
+            channel = self._open()
+            self._foreseen.clear()
+            number = channel.ask(self._guarded(text))
+            self._deferred.append((number, what, ANSWER if timeout is None else timeout))
+            return
+        check_done(self._ask(text, timeout=timeout), what)
+
+    def _guarded(self, text: bytes) -> bytes:
+        if not self._batch:
+            return text
+        return b'if [ -z "$d_bad" ]; then ' + text + b"\nelse mark skipped; finish 1; fi"
+
+    def _settle(self, channel: Channel) -> None:
+        """The answers that nobody has waited for. Raises what the first failed one says."""
+        first: HostError | None = None
+        while self._deferred:
+            number, what, timeout = self._deferred.pop(0)
+            answer = channel.wait(number, time.monotonic() + timeout)
+            try:
+                check_done(answer, what)
+            except HostError as error:
+                first = first or error
+        if first is not None:
+            raise first
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """See Host."""
+        if self._batch == 0:
+            self._open().tell(b"d_bad=")
+        self._batch += 1
+        try:
+            yield
+            if self._batch == 1 and self._deferred:
+                self._flush()
+        finally:
+            self._batch -= 1
+            if self._batch == 0:
+                self._deferred.clear()
+
+    def _flush(self) -> None:
+        channel = self._open()
+        try:
+            self._settle(channel)
+        except Broken as broken:
+            raise self._lost(broken) from None
+        except Silent:
+            self.close()
+            raise HostUnreachable(f"{self.options.host} did not answer") from None
+
+
+def check_done(answer: Answer, what: str) -> None:
+    """Raises HostError, `what` first, unless it was done."""
+    if answer.code != 0:
+        raise HostError(f"{what}: {reason(answer.error or '')}")
+
+
+def done_or_skipped(answer: Answer) -> Answer:
+    """The answer. Raises HostError when it was not asked, since something before it failed."""
+    if any(frame.tag == "skipped" for frame in answer.frames):
+        raise HostError("nothing more was done, since something before it failed")
+    return answer
