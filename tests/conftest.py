@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import hypothesis
@@ -66,21 +67,24 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return shared
 
 
-@pytest.fixture
-def home(tmp_path: Path, templates: Path) -> Path:
-    """A state folder for this test alone, but for the templates of environments."""
-    folder = tmp_path / "home"
+def make_home(folder: Path, templates: Path) -> Path:
+    """A state folder of its own, but for the templates of environments."""
     folder.mkdir(mode=0o700)
     (folder / "envs").symlink_to(templates)
     return folder
 
 
 @pytest.fixture
-def dstack(binary: str, home: Path, tmp_path: Path) -> Iterator[Dstack]:
+def home(tmp_path: Path, templates: Path) -> Path:
+    """The state folder of this test."""
+    return make_home(tmp_path / "home", templates)
+
+
+@contextmanager
+def tended(command: Dstack) -> Iterator[Dstack]:
     """The command. Afterwards everything is stopped, and no process may be left."""
-    command = Dstack(binary, home, tmp_path)
     yield command
-    if not home.exists():
+    if not command.home.exists():
         return
     command("stop", "-a", "-x", "-y")
     try:
@@ -88,6 +92,13 @@ def dstack(binary: str, home: Path, tmp_path: Path) -> Iterator[Dstack]:
     finally:
         for left in command.leftovers():
             os.kill(int(left.split()[0]), 9)
+
+
+@pytest.fixture
+def dstack(binary: str, home: Path, tmp_path: Path) -> Iterator[Dstack]:
+    """The command; see `tended`."""
+    with tended(Dstack(binary, home, tmp_path)) as command:
+        yield command
 
 
 @pytest.fixture

@@ -16,15 +16,20 @@ T = TypeVar("T")
 FOREIGN = ("DSTACK_", "PYTEST_", "PYTHONPATH", "PYTHONUNBUFFERED", "VIRTUAL_ENV", "NO_COLOR")
 
 
-def wait_for(condition: Callable[[], T | None], what: str, *, timeout: float = 30.0) -> T:
-    """The first true value of `condition()`; fails after `timeout` seconds, saying `what`."""
+def wait_for(
+    condition: Callable[[], T | None], what: str, *, timeout: float = 30.0, pause: float = 0.02
+) -> T:
+    """The first true value of `condition()`; fails after `timeout` seconds, saying `what`.
+
+    `pause`: seconds between two looks, more of them where a look costs much.
+    """
     deadline = time.monotonic() + timeout
     while True:
         if found := condition():
             return found
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {timeout:g} s for {what}")
-        time.sleep(0.02)
+        time.sleep(pause)
 
 
 class Dstack:

@@ -27,6 +27,7 @@ __all__ = [
     "docker_daemon",
     "engine",
     "engine_name",
+    "exclusive",
     "held",
     "open_registry",
     "private_registry",
@@ -84,17 +85,8 @@ def engine(
 
     Clients started by the test find the engine through the environment.
     """
-    with held(services, engine_name, monkeypatch, fcntl.LOCK_EX) as found:
-        before = found.snapshot()
+    with exclusive(services, engine_name, monkeypatch) as found:
         yield found
-        left = found.leftovers(before)
-        for line in left:
-            kind, _, name = line.partition(" ")
-            if kind == "container":
-                found.remove(name)
-            elif kind in {"volume", "network"}:
-                found.run(kind, "rm", "--force", name)
-        assert not left, f"left behind: {left}"
 
 
 @pytest.fixture
@@ -134,6 +126,22 @@ def _need(engine: Engine) -> None:
     if not engine.installed:
         package = {"docker": "docker.io containerd runc", "podman": "podman runc netavark"}
         pytest.skip(f"{engine.name} is missing: apt-get install {package[engine.name]}")
+
+
+@contextmanager
+def exclusive(services: Services, name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    """See `engine`."""
+    with held(services, name, monkeypatch, fcntl.LOCK_EX) as found:
+        before = found.snapshot()
+        yield found
+        left = found.leftovers(before)
+        for line in left:
+            kind, _, left_name = line.partition(" ")
+            if kind == "container":
+                found.remove(left_name)
+            elif kind in {"volume", "network"}:
+                found.run(kind, "rm", "--force", left_name)
+        assert not left, f"left behind: {left}"
 
 
 @contextmanager

@@ -153,9 +153,12 @@ def unmount(below: Path) -> None:
         quietly("umount", "-l", point)
 
 
-def free_network() -> str:
-    """The first three numbers of a /24 of which no route or address of this machine is a part."""
-    known = quietly("ip", "-4", "route") + quietly("ip", "-4", "addr")
+def free_network(taken: str = "") -> str:
+    """The first three numbers of a /24 of which no route or address of this machine is a part.
+
+    Nor is it one that the text `taken` names.
+    """
+    known = taken + quietly("ip", "-4", "route") + quietly("ip", "-4", "addr")
     # Podman's networks exist only on paper while nothing runs in them: two starts at once may not
     # take the same one, and the process's id keeps them apart.
     numbers = [(os.getpid() + step) % 254 + 1 for step in range(254)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 from zlib import crc32
 
@@ -37,10 +38,18 @@ DEFAULT_NETWORK = "2f259bab93aaaaa2542ba43ef33eb990d0999ee1b9924b557b7be53c0b7a1
 
 
 class Podman:
-    """Podman's folder: settings, data and what runs."""
+    """Podman's folder: settings, data and what runs.
 
-    def __init__(self, folder: Path) -> None:
+    `size` (such as "64m") puts the data on a memory file system of that size, for full disks.
+    `beside` is another one, whose network this one leaves alone.
+    """
+
+    def __init__(
+        self, folder: Path, *, size: str | None = None, beside: Podman | None = None
+    ) -> None:
         self.folder = folder
+        self.size = size
+        self.beside = beside
         self.bridge = f"pst-{crc32(str(folder).encode()):08x}"
         self.env = {
             "CONTAINERS_CONF": str(folder / "containers.conf"),
@@ -52,6 +61,11 @@ class Podman:
         """Write the settings; `registries` (`HOST:PORT`) are spoken to without TLS."""
         for name in ("networks", "tmp"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
+        data = self.folder / "data"
+        if self.size and not machine.mounts(data):
+            data.mkdir()
+            mount = ["mount", "-t", "tmpfs", "-o", f"size={self.size}", "tmpfs", str(data)]
+            subprocess.run(mount, check=True)
         insecure = "".join(REGISTRY.format(address=address) for address in registries)
         files = {
             "containers.conf": CONTAINERS.format(folder=self.folder),
@@ -62,10 +76,21 @@ class Podman:
         for name, content in files.items():
             (self.folder / name).write_text(content)
 
+    def client(self) -> Engine:
+        """The client that works in this folder."""
+        return Engine("podman", self.env, self.folder)
+
+    def copy_image(self, source: Engine, name: str) -> None:
+        """Bring one of the test images over from another Podman."""
+        archive = self.folder / "image.tar"
+        source.cli("save", "--output", archive, source.image(name))
+        self.client().cli("load", "--input", archive)
+        archive.unlink()
+
     def clean(self) -> None:
         """Remove containers, volumes and networks, and end what is left of them."""
         if (self.folder / "containers.conf").exists() and (self.folder / "data").exists():
-            engine = Engine("podman", self.env, self.folder)
+            engine = self.client()
             for args in (
                 ("rm", "--all", "--force", "--time=0"),
                 ("volume", "rm", "--all", "--force"),
@@ -87,7 +112,8 @@ class Podman:
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def _network(self) -> dict[str, object]:
-        network = machine.free_network()
+        taken = self.beside.folder / "networks/podman.json" if self.beside else None
+        network = machine.free_network(taken.read_text() if taken else "")
         return {
             "name": "podman",
             "id": DEFAULT_NETWORK,

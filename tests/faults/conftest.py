@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import make_home, tended
 from tests.engines.daemon import Daemon
 from tests.engines.engine import Engine
 from tests.engines.fixtures import *  # noqa: F403 (that is how fixtures are taken over)
+from tests.engines.fixtures import exclusive
 from tests.engines.services import Services
 from tests.faults.container_rounds import IMAGES, cgroups
+from tests.faults.lanes import Lane
 from tests.support import Dstack, wait_for
 
 
@@ -69,6 +74,88 @@ def alone(
     before = engine.snapshot() | cgroups(daemon.name)
     yield engine
     wait_for(lambda: engine.snapshot() | cgroups(daemon.name) <= before, "leftovers to go")
+
+
+@pytest.fixture
+def lanes(binary: str, templates: Path, tmp_path: Path) -> Iterator[Callable[[int], list[Lane]]]:
+    """Make so many lanes, each with its own state folder; afterwards no process may be left."""
+    with ExitStack() as stack:
+
+        def lane(number: int) -> Lane:
+            place = tmp_path / f"lane{number}"
+            (place / "project").mkdir(parents=True)
+            dstack = Dstack(binary, make_home(place / "home", templates), place)
+            return Lane(stack.enter_context(tended(dstack)), place / "project")
+
+        yield lambda count: [lane(number) for number in range(count)]
+
+
+class Place:
+    """Where the runs of a test are: as processes, or in containers of a real engine."""
+
+    def __init__(self, dstack: Dstack, side: Path, engine: Engine | None) -> None:
+        self.dstack = dstack
+        self.engine = engine
+        self.head = "type: task\n"  # what the task file begins with
+        self.inside = str(side)  # a folder beside the code, as the run has it
+        self._side = side
+        if engine is None:
+            side.mkdir()
+            return
+        use(dstack, engine)
+        self.inside = "/side"
+        self.head += f"image: {engine.image('busybox')}\ncache: [/side]\n"
+
+    @property
+    def side(self) -> Path:
+        """That folder, as the test has it; of a container once its run has begun."""
+        if self.inside == str(self._side):
+            return self._side
+        (found,) = self.dstack.home.glob("cache/*/%2Fside")
+        return found
+
+    def fall(self) -> None:
+        """End all of a container at once, as a machine does that falls: it is still there then."""
+        if self.engine is None:
+            return
+        for name in self.engine.containers(all=False):
+            self.engine.run("kill", name)
+            # Nor does anybody remove it.
+            wait_for(partial(self._made, name), "it to be gone, and there again", timeout=60)
+
+    def _made(self, name: str) -> bool:
+        if self.engine is None or name in self.engine.containers():
+            return False
+        image = self.engine.image("busybox")
+        return self.engine.run("create", "--name", name, image, "true").returncode == 0
+
+    def run(self) -> None:
+        """Wait until the commands of the one run there is have begun."""
+        names = ("running", "box/running")
+        found = [f"runs/*/1/{name}" for name in names]
+        wait_for(
+            lambda: [path for each in found for path in self.dstack.home.glob(each)],
+            "it to run",
+            timeout=60,
+        )
+
+
+@pytest.fixture(params=["process", "docker", "podman"])
+def place(
+    request: pytest.FixtureRequest,
+    dstack: Dstack,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Place]:
+    """Each of the places that a run may be at; what is left of it in an engine fails the test."""
+    if request.param == "process":
+        yield Place(dstack, tmp_path / "side", None)
+        return
+    services: Services = request.getfixturevalue("services")
+    with exclusive(services, request.param, monkeypatch) as engine:
+        yield Place(dstack, tmp_path / "side", engine)
+        # What a test that failed has left is no container left behind.
+        dstack("stop", "-a", "-x", "-y")
 
 
 def use(dstack: Dstack, engine: Engine) -> None:

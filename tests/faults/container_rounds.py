@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -73,9 +74,14 @@ class ContainerRound(Round):
         return [pid] if pid else []
 
     def left(self, run_id: str | None) -> list[str]:
-        mark = f"label=dstack.run={run_id}" if run_id else "label=dstack.run"
+        mark = f"label=dstack.run={run_id}" if run_id else f"label=dstack={label_of(self.home)}"
         names = self.engine.cli("ps", "-a", "--filter", mark, "--format", "{{.Names}}").split()
         return super().left(run_id) + [f"container {name}" for name in names]
+
+
+def label_of(home: Path) -> str:
+    """What marks all containers of a state folder."""
+    return hashlib.sha256(os.fsencode(home)).hexdigest()[:12]
 
 
 def active(dstack: Dstack) -> list[Path]:
@@ -85,14 +91,14 @@ def active(dstack: Dstack) -> list[Path]:
 
 
 def clients(name: str) -> list[int]:
-    """The engine's clients that run the container called `name`."""
+    """The engine's clients that run the container called `name`, or make an image of it."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
             words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
         except OSError:
             continue
-        if words[1:2] == [b"run"] and name.encode() in words:
+        if words[1:2] in ([b"run"], [b"commit"]) and name.encode() in words:
             found.append(int(entry.name))
     return found
 

@@ -11,16 +11,18 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Collection
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.support import Dstack, processes_of, wait_for
 
 # Generous: a busy machine is no bug.
 DEADLINE = 120.0
+# Seconds between two commands that ask: without it they would be most of what a round costs.
+LOOK = 0.25
 
-_LINES = """\
+LINES = """\
 say() {{ echo "$1"; echo "$1" >>{side}/$DSTACK_ATTEMPT.lines; }}
 echo $DSTACK_ATTEMPT >>{side}/starts
 i=0; while [ $i -lt {lines} ]; do i=$((i + 1)); say "$DSTACK_ATTEMPT:$i"; {pace}; done
@@ -46,6 +48,9 @@ class Round:
     victim_kinds: tuple[str, ...] = _VICTIMS
     fatal = frozenset({"keeper"})  # with whom the attempt may end
     more_ends: tuple[tuple[str, str, int], ...] = ()  # which it may have then
+    watch = 0.02  # seconds between two looks for the moment
+    most_runs = 1
+    waits = False  # whether the command may start another run after one has ended
 
     def __init__(self, seed: int, side: Path) -> None:
         draw = random.Random(seed)
@@ -78,28 +83,49 @@ class Round:
         """Where what the job writes into its own files lies."""
         return self.side
 
-    def settings(self) -> tuple[str, str]:
-        """The folder `truth` as the job sees it, and further lines of the task file."""
-        return str(self.side), ""
+    def args(self) -> list[str]:
+        """The command that is hit."""
+        return ["run", ".", "-n", self.name, *(["-d"] if self.detached else [])]
 
-    def runs(self, dstack: Dstack) -> dict[str, Path]:
-        """The folders of all runs, where their jobs lie, by the runs' ids."""
-        return {path.name: path for path in dstack.home.glob("runs/*")}
+    def begin(self, dstack: Dstack) -> None:
+        """Look at what was there before."""
 
-    def cut(self) -> None:
-        """What happens before the victims are killed."""
+    def job(self, dstack: Dstack, before: set[Path]) -> Path | None:
+        """Where the first job of the run lies, once it does; `before` are the runs' folders."""
+        new = set(dstack.home.glob("runs/*")) - before
+        return next(iter(new)) / "1" if new else None
 
-    def mend(self) -> None:
-        """What happens after that."""
+    def trouble(self) -> AbstractContextManager[None]:
+        """What else happens while the victims are killed."""
+        return nullcontext()
 
     @property
     def lost(self) -> bool:
-        """Whether the attempt under way may have ended by what happened before the kill."""
+        """Whether the attempt under way may have ended by that."""
         return False
 
     def unbegun(self, said: str) -> bool:
-        """Whether there may be no run at all although nobody killed the command."""
+        """Whether there may be no run by that; `said` is what the command said."""
         return False
+
+    def order(self) -> list[str]:
+        """The victims. Their order is drawn, too: who dies first decides who might still act."""
+        who = self.victims if self.victims != "all" else "cli+keeper+supervisor"
+        found = who.split("+")
+        random.Random(self.seed).shuffle(found)
+        return found
+
+    def stop_args(self) -> list[str]:
+        """The command that stops it."""
+        return ["stop", self.name, *(["-x"] if self.kill else [])]
+
+    def is_mine(self, run: dict[str, Any]) -> bool:
+        """Whether a run of the state folder is this round's."""
+        return bool(run["name"] == self.name)
+
+    def settings(self) -> tuple[str, str]:
+        """The folder `truth` as the job sees it, and further lines of the task file."""
+        return str(self.side), ""
 
     def strike(self, dstack: Dstack, victim: str) -> bool:
         """Kill a victim other than the command; whether it was there."""
@@ -119,10 +145,45 @@ class Round:
                 found += [f"{folder}/{n}" for n in names if n.startswith(f"dstack-{run_id}-")]
         return found
 
+    def reached(self, dstack: Dstack, before: set[Path], cli: subprocess.Popen[bytes]) -> bool:
+        """Whether the moment of the blow is there, or the run's end came first."""
+        job = self.job(dstack, before)
+        if self.moment == "typed" or (job is not None and (job / "exit").exists()):
+            return True
+        if job is None or (self.detached and "supervisor" in self.victims and cli.poll() is None):
+            return False
+        if self.detached and "supervisor" in self.victims and not supervisors(dstack):
+            return False
+        if self.moment == "lines":
+            return self.counted() >= self.part * self.lines
+        if self.moment == "claimed":
+            return os.path.lexists(job / "pid")
+        return self.moment == "folder"
+
+    def counted(self) -> int:
+        """How many lines the job has written."""
+        return sum(path.read_bytes().count(b"\n") for path in self.truth.glob("*.lines"))
+
+    def judge(self, dstack: Dstack, folder: Path, seen: Seen) -> None:
+        """Check what must be true afterwards."""
+        if not seen.runs:
+            # Killed before it was recorded: then nothing may have been started either.
+            said = (self.side / "said").read_text()
+            unbegun = "cli" in seen.hit or self.unbegun(said)
+            assert unbegun, f"no run, and nobody killed it: {said}"
+            assert not (self.truth / "starts").exists()
+            nothing_left(dstack, self, None)
+            return
+        (run,) = seen.runs
+        check_output(dstack, self, run, None if self.detached else seen.shown, seen.code)
+        check_end(self, run, seen.hit, seen.stopped)
+        check_starts(self, run)
+        nothing_left(dstack, self, str(run["id"]))
+
     def task(self) -> str:
         """The task file."""
         side, more = self.settings()
-        body = _LINES.format(side=side, lines=self.lines, pace=self.pace)
+        body = LINES.format(side=side, lines=self.lines, pace=self.pace)
         # With retry the first attempt fails and the second one does not.
         end = f"[ $DSTACK_ATTEMPT != 1 ] || exit {self.code}" if self.retry else f"exit {self.code}"
         script = CHILDREN[self.children].format(token=self.token) + "\n" + body + end
@@ -134,74 +195,51 @@ class Round:
         return text + "commands:\n  - |\n" + "".join(f"    {line}\n" for line in script.split("\n"))
 
 
+class Seen(NamedTuple):
+    """What became of a round."""
+
+    hit: set[str]  # the victims that were there
+    stopped: bool  # whether a stop was asked
+    runs: list[dict[str, Any]]  # as `ps` tells of them, once they have ended
+    code: int  # the command's
+    shown: bytes  # its output
+
+
 def play(dstack: Dstack, folder: Path, plan: Round) -> None:
     """Play the round in the project `folder`, and check what must be true."""
     plan.side.mkdir(parents=True)
     (folder / ".dstack.yml").write_text(plan.task())
     shown = plan.side / "shown"
-    before = plan.runs(dstack).keys()
+    before = set(dstack.home.glob("runs/*"))
+    plan.begin(dstack)
     with shown.open("wb") as out, (plan.side / "said").open("wb") as err:
-        detach = ["-d"] if plan.detached else []
-        args = ["run", ".", "-n", plan.name, *detach]
-        cli = dstack.start(*args, cwd=folder, stdout=out, stderr=err)
+        cli = dstack.start(*plan.args(), cwd=folder, stdout=out, stderr=err)
         try:
-            _await_moment(dstack, plan, before, cli)
-            plan.cut()
-            try:
+            wait_for(
+                lambda: plan.reached(dstack, before, cli),
+                f"the moment of {plan}",
+                timeout=DEADLINE,
+                pause=plan.watch,
+            )
+            time.sleep(plan.after)
+            with plan.trouble():
                 hit, stopped = _strike(dstack, plan, cli)
-            finally:
-                plan.mend()
-            run = _settle(dstack, plan)
+            runs = _settle(dstack, plan, cli)
             code = cli.wait(DEADLINE)
         finally:
             cli.kill()
             cli.wait()
-    if run is None:
-        # Killed before it was recorded: then nothing may have been started either.
-        said = (plan.side / "said").read_text()
-        assert "cli" in hit or plan.unbegun(said), f"no run, and nobody killed it: {said}"
-        assert not (plan.truth / "starts").exists()
-        _nothing_left(dstack, plan, None)
-        return
-    _check_output(dstack, plan, run, None if plan.detached else shown.read_bytes(), code)
-    _check_end(plan, run, hit, stopped)
-    _check_starts(plan, run)
-    _nothing_left(dstack, plan, str(run["id"]))
+    plan.judge(dstack, folder, Seen(hit, stopped, runs, code, shown.read_bytes()))
 
 
 # ---- killing ----
 
 
-def _await_moment(
-    dstack: Dstack, plan: Round, before: Collection[str], cli: subprocess.Popen[bytes]
-) -> None:
-    """Wait for the moment of the blow, or for the run's end when that comes first."""
-
-    def reached() -> bool:
-        new = [path for name, path in plan.runs(dstack).items() if name not in before]
-        job = new[0] / "1" if new else None
-        if plan.moment == "typed" or (job is not None and (job / "exit").exists()):
-            return True
-        if job is None or (plan.detached and "supervisor" in plan.victims and cli.poll() is None):
-            return False
-        if plan.detached and "supervisor" in plan.victims and not supervisors(dstack):
-            return False
-        if plan.moment == "lines":
-            lines = [path.read_bytes().count(b"\n") for path in plan.truth.glob("*.lines")]
-            return sum(lines) >= plan.part * plan.lines
-        if plan.moment == "claimed":
-            return os.path.lexists(job / "pid")
-        return plan.moment == "folder"
-
-    wait_for(reached, f"the moment of {plan}", timeout=DEADLINE)
-    time.sleep(plan.after)
-
-
 def _strike(dstack: Dstack, plan: Round, cli: subprocess.Popen[bytes]) -> tuple[set[str], bool]:
     """Kill the victims; who was there to be killed, and whether a stop was asked."""
     if plan.victims == "stop":
-        args = ["stop", plan.name, *(["-x"] if plan.kill else [])]
-        stop = dstack.start(*args, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        quiet = subprocess.DEVNULL
+        stop = dstack.start(*plan.stop_args(), stdout=quiet, stderr=quiet)
         try:
             stop.wait(plan.stop_lives)
         except subprocess.TimeoutExpired:
@@ -209,11 +247,7 @@ def _strike(dstack: Dstack, plan: Round, cli: subprocess.Popen[bytes]) -> tuple[
             stop.wait()
         return set(), True
     hit = set()
-    who = plan.victims if plan.victims != "all" else "cli keeper supervisor"
-    # The order is drawn, too: who dies first decides who might still act.
-    order = who.replace("+", " ").split()
-    random.Random(plan.seed).shuffle(order)
-    for victim in order:
+    for victim in plan.order():
         if victim == "cli":
             if cli.poll() is None:
                 cli.kill()
@@ -255,32 +289,27 @@ def keepers(dstack: Dstack) -> list[int]:
 # ---- what must be true ----
 
 
-def _settle(dstack: Dstack, plan: Round) -> dict[str, Any] | None:
-    """Look with `ps` until the run has ended; None when there is none."""
+def _settle(dstack: Dstack, plan: Round, cli: subprocess.Popen[bytes]) -> list[dict[str, Any]]:
+    """Look with `ps` until what the round started has ended; empty when there is none."""
 
-    def ended() -> list[dict[str, Any]] | None:
-        runs = [run for run in dstack.ps("-a") if run["name"] == plan.name]
+    def ended() -> list[list[dict[str, Any]]] | None:
+        # A command that still lives may be about to record a run.
+        over = cli.poll() is not None
+        runs = [run for run in dstack.ps("-a") if plan.is_mine(run)]
         if any(run["status"] not in ("done", "failed", "stopped") for run in runs):
             return None
-        # A command that still lives may be about to record the run.
-        if not runs and _living_cli(dstack, plan):
-            return None
-        return runs or [{}]
+        return [runs] if over or (runs and not plan.waits) else None
 
-    runs = wait_for(ended, f"{plan} to end", timeout=DEADLINE)
-    assert len(runs) == 1, f"two runs of one name: {runs}"
-    return runs[0] or None
+    (runs,) = wait_for(ended, f"{plan} to end", timeout=DEADLINE, pause=LOOK)
+    assert len(runs) <= plan.most_runs, f"more runs than one: {runs}"
+    return runs
 
 
-def _living_cli(dstack: Dstack, plan: Round) -> bool:
-    return any(f"-n {plan.name}" in line for line in processes_of(dstack.home))
-
-
-def _check_output(
+def check_output(
     dstack: Dstack, plan: Round, run: dict[str, Any], shown: bytes | None, code: int
 ) -> None:
     """No byte lost, none doubled, in `logs` and in what an attached command showed."""
-    log = dstack.raw("logs", plan.name).stdout
+    log = dstack.raw("logs", str(run["name"])).stdout
     by_attempt: dict[str, list[str]] = {}
     for line in log.decode().splitlines():
         attempt = line.partition(":")[0]
@@ -306,7 +335,7 @@ def _check_output(
         assert code == run["exit_code"]
 
 
-def _check_end(plan: Round, run: dict[str, Any], hit: set[str], stopped: bool) -> None:
+def check_end(plan: Round, run: dict[str, Any], hit: set[str], stopped: bool) -> None:
     """The right end, with the right code and reason."""
     last = int(run["attempt"] or 0)
     own = plan.code if not plan.retry or last == 1 else 0
@@ -327,7 +356,7 @@ def _check_end(plan: Round, run: dict[str, Any], hit: set[str], stopped: bool) -
         assert last == (1 if plan.code == 0 else 2)
 
 
-def _check_starts(plan: Round, run: dict[str, Any]) -> None:
+def check_starts(plan: Round, run: dict[str, Any]) -> None:
     """Each attempt was started once."""
     path = plan.truth / "starts"
     starts = path.read_text().split() if path.exists() else []
@@ -342,7 +371,7 @@ def _check_starts(plan: Round, run: dict[str, Any]) -> None:
         assert 1 <= len(setups.read_text().split()) <= last
 
 
-def _nothing_left(dstack: Dstack, plan: Round, run_id: str | None) -> None:
+def nothing_left(dstack: Dstack, plan: Round, run_id: str | None) -> None:
     """No process of the run, marked or not, and no cgroup."""
 
     def gone() -> bool:

@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Project
-from tests.faults.conftest import clear, mount
+from tests.faults.conftest import Place, clear, mount
 from tests.support import Dstack, wait_for
 
-FOREVER = "type: task\ncommands: [echo begun, sleep 1000]\n"
 QUICK = "type: task\ncommands: [echo hi]\n"
 
 
@@ -96,6 +95,35 @@ def test_full_when_a_run_is_submitted(
         assert dstack.ok("logs", "before") == "hi\n"
 
 
+def test_full_when_a_build_is_kept(
+    small: Path, dstack: Dstack, project: Project, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    folder = project(
+        {
+            ".dstack.yml": "type: task\nbuild:\n  - echo begun; cat in >out\n"
+            f"  - until [ -e {go} ]; do sleep 0.05; done\ncommands: [cat out]\n",
+            "in": "in\n",
+        }
+    )
+    cli = dstack.start("build", folder, "-n", "made")
+    wait_for(lambda: list(small.glob("runs/*/code/out")), "it to run", timeout=60)
+    _running(dstack, "made")
+    filler = fill(small)
+    go.touch()
+    wait_for(lambda: list(small.glob("runs/*/1/exit")), "its end", timeout=60)
+    _, err = cli.communicate(timeout=120)
+    clear(err.decode())
+    filler.unlink()
+    # It knows the end, whether or not that could be recorded then.
+    run = dstack.wait_status("made", "failed")
+    assert (run["reason"], run["exit_code"]) == ("start_failed", 125)
+    assert cli.returncode in (1, 125)
+    assert run["message"] == "what the build left cannot be kept: the disk may be full"
+    assert os.listdir(small / "builds") == ["lock"]
+    assert dstack.ok("run", folder, "--build", "-n", "after") == "in\n"
+
+
 def test_read_only(small: Path, dstack: Dstack, project: Project) -> None:
     folder = project(QUICK)
     dstack.ok("run", folder, "-n", "before")
@@ -113,11 +141,11 @@ def test_read_only(small: Path, dstack: Dstack, project: Project) -> None:
 
 @pytest.mark.parametrize("what", ["run", "attempt"])
 def test_the_runs_folder_is_deleted_while_it_runs(
-    dstack: Dstack, project: Project, begun: Callable[[str], None], what: str
+    dstack: Dstack, project: Project, place: Place, begun: Callable[[str], None], what: str
 ) -> None:
-    folder = project(FOREVER)
+    folder = project(place.head + "commands: [echo begun, sleep 1000]\n")
     cli = dstack.start("run", folder, "-n", "gone")
-    wait_for(lambda: list(dstack.home.glob("runs/*/1/running")), "it to run", timeout=60)
+    place.run()
     begun("gone")
     (run_folder,) = dstack.home.glob("runs/*")
     run_id = run_folder.name

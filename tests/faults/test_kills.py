@@ -12,24 +12,16 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Project
-from tests.faults.rounds import Round, play, supervisors
-from tests.support import Dstack, wait_for
+from tests.faults.lanes import Lane, play_all, seeds
+from tests.faults.rounds import Round
+from tests.support import Dstack
 
 # 14 batches of 15 rounds: the workers share the batches, a batch shares one state folder.
 BATCHES, ROUNDS = 14, 15
-ONLY = os.environ.get("DSTACK_SEED")
 
 
-@pytest.mark.parametrize("batch", range(BATCHES if ONLY is None else 1))
+@pytest.mark.parametrize("batch", range(BATCHES if "DSTACK_SEED" not in os.environ else 1))
 def test_rounds_of_kills(batch: int, dstack: Dstack, project: Project, tmp_path: Path) -> None:
-    folder = project("type: task\ncommands: ['true']\n", git=batch % 2 == 0)
-    first = batch * ROUNDS
-    seeds = [int(ONLY)] if ONLY is not None else range(first, first + ROUNDS)
-    for seed in seeds:
-        plan = Round(seed, tmp_path / f"side-{seed}")
-        try:
-            play(dstack, folder, plan)
-        except AssertionError as error:
-            raise AssertionError(f"{error}\nin DSTACK_SEED={seed}: {plan}") from error
-    # Nothing is active: the background supervisor has nothing to stay for.
-    wait_for(lambda: not supervisors(dstack), "the background supervisor to end", timeout=60)
+    lane = Lane(dstack, project("type: task\ncommands: ['true']\n", git=batch % 2 == 0))
+    chosen = seeds(ROUNDS, batch * ROUNDS)
+    play_all([lane], chosen, lambda seed, _: Round(seed, tmp_path / f"side-{seed}"))

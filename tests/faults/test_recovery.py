@@ -5,42 +5,42 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from tests.conftest import Project
+from tests.faults.conftest import Place
 from tests.faults.rounds import keepers, kill, supervisors
 from tests.support import Dstack, processes_of, wait_for
 
 RETRIED = """\
-type: task
 retry: {{on_events: [error], duration: 1h}}
 commands:
-  - echo $DSTACK_ATTEMPT >>{side}
-  - while [ ! -e {side}.go ]; do sleep 0.05; done
+  - echo $DSTACK_ATTEMPT >>{side}/starts
+  - while [ ! -e {side}/go ]; do sleep 0.05; done
   - '[ $DSTACK_ATTEMPT = 2 ]'
 """
 
 
 @pytest.mark.parametrize("when", ["it runs", "it waits"])
 def test_a_retry_outlives_the_supervisor(
-    dstack: Dstack, project: Project, tmp_path: Path, when: str
+    dstack: Dstack, project: Project, place: Place, when: str
 ) -> None:
-    side = tmp_path / "starts"
-    folder = project(RETRIED.format(side=side))
+    folder = project(place.head + RETRIED.format(side=place.inside))
     dstack.ok("run", folder, "-n", "again", "-d")
-    wait_for(lambda: supervisors(dstack) and side.exists(), "it to begin", timeout=60)
+    place.run()
+    starts, go = place.side / "starts", place.side / "go"
+    wait_for(lambda: supervisors(dstack) and starts.exists(), "it to begin", timeout=60)
     if when == "it waits":
-        (tmp_path / "starts.go").touch()
+        go.touch()
         wait_for(lambda: list(dstack.home.glob("runs/*/1/exit")), "attempt 1 to end", timeout=60)
     for pid in supervisors(dstack):
         kill(pid)
-    (tmp_path / "starts.go").touch()
+    go.touch()
     wait_for(lambda: list(dstack.home.glob("runs/*/1/exit")), "attempt 1 to end", timeout=60)
     run = dstack.wait_status("again", "done", timeout=120)
     assert run["attempt"] == 2
-    assert side.read_text() == "1\n2\n"
+    assert starts.read_text() == "1\n2\n"
 
 
 def test_killed_while_the_code_is_laid_out(dstack: Dstack, project: Project) -> None:
@@ -56,9 +56,9 @@ def test_killed_while_the_code_is_laid_out(dstack: Dstack, project: Project) -> 
 
 
 def test_the_machine_was_restarted(
-    dstack: Dstack, project: Project, begun: Callable[[str], None]
+    dstack: Dstack, project: Project, place: Place, begun: Callable[[str], None]
 ) -> None:
-    folder = project("type: task\ncommands: [echo begun, sleep 1000]\n")
+    folder = project(place.head + "commands: [echo begun, sleep 1000]\n")
     dstack.ok("run", folder, "-n", "old", "-d")
     begun("old")
     wait_for(lambda: supervisors(dstack), "the supervisor", timeout=60)
@@ -69,6 +69,7 @@ def test_the_machine_was_restarted(
     (link,) = (path.parent / "pid" for path in dstack.home.glob("runs/*/1/job.sh"))
     for pid in keepers(dstack):
         kill(pid)
+    place.fall()
     (job,) = dstack.home.glob("runs/*/1")
     run_id = job.parent.name
     wait_for(lambda: killed_all(dstack, run_id), "its processes to be gone")
@@ -91,15 +92,10 @@ def killed_all(dstack: Dstack, run_id: str) -> bool:
 
 
 def test_a_stop_that_was_killed_is_carried_out(
-    dstack: Dstack, project: Project, begun: Callable[[str], None]
+    dstack: Dstack, project: Project, place: Place, begun: Callable[[str], None]
 ) -> None:
-    folder = project("""\
-type: task
-commands:
-  - trap '' TERM
-  - echo begun
-  - while :; do sleep 1; done
-""")
+    deaf = "commands:\n  - trap '' TERM\n  - echo begun\n  - while :; do sleep 1; done\n"
+    folder = project(place.head + deaf)
     dstack.ok("run", folder, "-n", "deaf", "-d")
     begun("deaf")
     stop = dstack.start("stop", "deaf")

@@ -11,44 +11,45 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Project
+from tests.faults.conftest import Place
 from tests.faults.rounds import supervisors
 from tests.support import Dstack, wait_for
 
 Begun = Callable[[str], None]
 
 
-def start(dstack: Dstack, folder: Path, name: str) -> subprocess.Popen[bytes]:
+GATED = "  - while [ ! -e {side}/go ]; do sleep 0.05; done\n"
+
+
+def start(place: Place, folder: Path, name: str) -> subprocess.Popen[bytes]:
     """Start an attached run and wait until its commands run."""
-    cli = dstack.start("run", folder, "-n", name)
-    wait_for(lambda: list(dstack.home.glob("runs/*/1/running")), "it to run", timeout=60)
+    cli = place.dstack.start("run", folder, "-n", name)
+    place.run()
     return cli
 
 
 def test_hangup_leaves_the_run_to_the_background(
-    dstack: Dstack, project: Project, tmp_path: Path, begun: Begun
+    dstack: Dstack, project: Project, place: Place, begun: Begun
 ) -> None:
-    go = tmp_path / "go"
-    folder = project(
-        "type: task\ncommands:\n  - echo begun\n"
-        f"  - while [ ! -e {go} ]; do sleep 0.05; done\n  - echo ended\n  - exit 5\n"
-    )
-    cli = start(dstack, folder, "left")
+    gated = GATED.format(side=place.inside)
+    folder = project(f"{place.head}commands:\n  - echo begun\n{gated}  - echo ended\n  - exit 5\n")
+    cli = start(place, folder, "left")
     begun("left")
     cli.send_signal(signal.SIGHUP)
     out, _ = cli.communicate(timeout=60)
     assert out == b"begun\n"
     wait_for(lambda: supervisors(dstack), "the background supervisor", timeout=60)
     attached = dstack.start("attach", "left")
-    go.touch()
+    (place.side / "go").touch()
     out, _ = attached.communicate(timeout=120)
     assert (attached.returncode, out) == (5, b"begun\nended\n")
 
 
 def test_stop_reaches_the_run_of_a_command_that_sleeps(
-    dstack: Dstack, project: Project, begun: Begun
+    dstack: Dstack, project: Project, place: Place, begun: Begun
 ) -> None:
-    folder = project("type: task\ncommands: [echo begun, sleep 1000]\n")
-    cli = start(dstack, folder, "asleep")
+    folder = project(f"{place.head}commands: [echo begun, sleep 1000]\n")
+    cli = start(place, folder, "asleep")
     begun("asleep")
     # As Ctrl-Z does it; SIGSTOP cannot be missed.
     cli.send_signal(signal.SIGSTOP)
@@ -63,18 +64,15 @@ def test_stop_reaches_the_run_of_a_command_that_sleeps(
 
 
 def test_a_run_ends_while_its_command_sleeps(
-    dstack: Dstack, project: Project, tmp_path: Path, begun: Begun
+    dstack: Dstack, project: Project, place: Place, begun: Begun
 ) -> None:
-    go = tmp_path / "go"
-    folder = project(
-        "type: task\ncommands:\n  - echo begun\n"
-        f"  - while [ ! -e {go} ]; do sleep 0.05; done\n  - exit 9\n"
-    )
-    cli = start(dstack, folder, "alone")
+    gated = GATED.format(side=place.inside)
+    folder = project(f"{place.head}commands:\n  - echo begun\n{gated}  - exit 9\n")
+    cli = start(place, folder, "alone")
     begun("alone")
     cli.send_signal(signal.SIGSTOP)
     try:
-        go.touch()
+        (place.side / "go").touch()
         assert dstack.wait_status("alone", "failed")["exit_code"] == 9
         assert dstack.ok("logs", "alone") == "begun\n"
     finally:
@@ -83,8 +81,8 @@ def test_a_run_ends_while_its_command_sleeps(
     assert (cli.returncode, out) == (9, b"begun\n")
 
 
-def test_a_closed_pipe_stops_the_run(dstack: Dstack, project: Project) -> None:
-    folder = project("type: task\ncommands: ['while :; do echo line; sleep 0.01; done']\n")
+def test_a_closed_pipe_stops_the_run(dstack: Dstack, project: Project, place: Place) -> None:
+    folder = project(place.head + "commands: ['while :; do echo line; sleep 0.01; done']\n")
     read, write = os.pipe()
     cli = dstack.start("run", folder, "-n", "headed", stdout=write)
     os.close(write)

@@ -221,15 +221,16 @@ place() {
 # deaf for SIGINT and SIGQUIT.
 # shellcheck disable=SC2016 # another shell's
 d_holder='
-exec 9<>"$1"
-/bin/sh -c "
+# A shell says of a killed child what nobody asked for.
+exec 9<>"$1" 8>&2 2>/dev/null
+(exec 2>&8 8>&- 9>&- /bin/sh -c "
     echo \$\$ >\"\$1.id\"
     mv -f \"\$1\" \"\$2/\$\$\"
     echo \$\$ >\"\$1.pid\"
     umask \"\$3\"
     shift 3
     exec \"\$@\"
-" sh "$@" 9>&-
+" sh "$@")
 { read -r pid <"$1.id"; } 2>/dev/null && rm -f "$1.id" "$2/$pid"
 '
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,15 +19,20 @@ from dstack.engines.base import Job
 from dstack.engines.choice import choose_engine
 from dstack.engines.folder import FolderEngine
 from dstack.engines.process import ProcessEngine
+from dstack.hosts.base import Host
+from dstack.hosts.ssh import SshHost
+from dstack.hosts.ssh_options import SshOptions
 from dstack.paths import Home
 from dstack.run.model import Exit, Plan, Run
 from dstack.run.observation import Exited, Observation, Running
 from tests.engines.engine import Engine
 from tests.engines.fixtures import held, services
 from tests.engines.services import Services
+from tests.hosts.loopback import ALIAS, loopback
 
 DEADLINE = 60.0  # seconds; generous, for a loaded machine
 
+FAR = "over ssh"
 SHELLS = {"dash": ("/usr/bin/dash",), "busybox": ("/usr/bin/busybox", "sh"), "bash": ("/bin/bash",)}
 
 
@@ -192,18 +198,52 @@ def home(tmp_path: Path) -> Home:
     return Home(tmp_path / "home")
 
 
-@pytest.fixture(params=SHELLS)
+@pytest.fixture(scope="session")
+def ssh_bin() -> Iterator[Path]:
+    """Where the `ssh` lies that reaches this machine."""
+    if os.geteuid() != 0 or not os.access("/usr/sbin/sshd", os.X_OK):
+        pytest.skip("sshd is missing, or this is not root: apt-get install openssh-server")
+    with loopback() as folder:
+        yield folder
+
+
+@pytest.fixture
+def far(home: Home, ssh_bin: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+    """This machine, over `ssh`: engines must not be able to tell."""
+    monkeypatch.setenv("PATH", f"{ssh_bin}:{os.environ['PATH']}")
+    options = SshOptions(ALIAS, root=str(home.root))
+    host = SshHost(ALIAS, options, home.root.parent / "state")
+    yield host
+    host.disconnect()
+
+
+@pytest.fixture(params=[*SHELLS, FAR])
 def bench(request: pytest.FixtureRequest, home: Home) -> Iterator[Bench]:
-    """Every test is done with each shell as the keeper's."""
-    found = Bench(OneShell(home, shell=SHELLS[request.param], grace=3))
+    """Every test is done with each shell as the keeper's, and over `ssh`."""
+    found = Bench(of_processes(request, home))
     yield found
     finish(found)
 
 
-def in_containers(engine: Engine, home: Home, **plan: Any) -> Bench:
+def of_processes(request: pytest.FixtureRequest, home: Home) -> ProcessEngine:
+    """The engine for processes with the keeper's shell, or the way, that the test is given."""
+    if request.param == FAR:
+        return ProcessEngine(home, request.getfixturevalue("far"), grace=3)
+    return OneShell(home, shell=SHELLS[request.param], grace=3)
+
+
+def twin(engine: FolderEngine) -> FolderEngine:
+    """The same engine as another process has it: with a host of its own."""
+    found = copy.copy(engine)
+    if isinstance(engine.host, SshHost):
+        found.host = SshHost(ALIAS, engine.host.options, engine.home.root.parent / "state")
+    return found
+
+
+def in_containers(engine: Engine, home: Home, host: Host | None = None, **plan: Any) -> Bench:
     """A bench whose runs are containers of a real engine."""
     choice = choose_engine(Backend(engine=cast(EngineChoice, engine.name)), image=True)
-    made = get_engine(engine.name, home)
+    made = get_engine(engine.name, home, host)
     assert isinstance(made, FolderEngine)
     made.grace = 3
     env = {"PATH": os.environ["PATH"], "HOME": str(home.root), **choice.environment}
@@ -211,13 +251,18 @@ def in_containers(engine: Engine, home: Home, **plan: Any) -> Bench:
     return Bench(made, client=choice.client, base_env=tuple(env.items()), **plan)
 
 
-@pytest.fixture(params=[*SHELLS, "docker", "podman"])
+@pytest.fixture(params=[*SHELLS, FAR, "docker", "podman", f"docker {FAR}", f"podman {FAR}"])
 def any_bench(request: pytest.FixtureRequest, home: Home) -> Iterator[Bench]:
-    """For what holds wherever a run is: each shell as a process's keeper, each container engine."""
-    if request.param in SHELLS:
-        found = Bench(OneShell(home, shell=SHELLS[request.param], grace=3))
+    """For what holds wherever a run is: each shell as a process's keeper, each container engine.
+
+    And over `ssh`.
+    """
+    engine, _, far = request.param.partition(" ")
+    if engine in {"docker", "podman"}:
+        host: Host | None = request.getfixturevalue("far") if far else None
+        found = in_containers(request.getfixturevalue(engine), home, host)
     else:
-        found = in_containers(request.getfixturevalue(request.param), home)
+        found = Bench(of_processes(request, home))
     yield found
     finish(found)
 

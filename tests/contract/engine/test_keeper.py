@@ -14,18 +14,21 @@ import pytest
 from dstack.errors import CannotStart
 from dstack.run.observation import Absent, Exited, Running
 
-from .conftest import Bench, gone, wait_for
+from .conftest import Bench, gone, twin, wait_for
 
 
 def test_two_starts_at_once_run_it_once(bench: Bench) -> None:
     run = bench.run("echo x >>count; until [ -e go ]; do sleep 0.02; done")
     job = bench.engine.plan(run, bench.home.run(run.id), 1)
     directory = Path(job.directory)
-    threads = [threading.Thread(target=bench.engine.start, args=(job, {})) for _ in range(6)]
+    engines = [twin(bench.engine) for _ in range(6)]
+    threads = [threading.Thread(target=engine.start, args=(job, {})) for engine in engines]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    for engine in engines:
+        engine.host.close()
     keeper = bench.running(directory)
     assert bench.engine.start(job, {}) == keeper
     (directory.parent / "code" / "go").touch()
