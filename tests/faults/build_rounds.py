@@ -6,7 +6,6 @@ import json
 import os
 import random
 import subprocess
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -91,13 +90,11 @@ class BuildRound(Round):
             dstack.ok("ps")
         return super().strike(dstack, victim)
 
-    def reached(
-        self, dstack: Dstack, before: Collection[str], cli: subprocess.Popen[bytes]
-    ) -> bool:
+    def reached(self, dstack: Dstack, before: set[Path], cli: subprocess.Popen[bytes]) -> bool:
         """See Round."""
         if self.moment == "typed" or cli.poll() is not None:
             return True
-        new = [path for name, path in self.runs(dstack).items() if name not in before]
+        new = set(dstack.home.glob("runs/*")) - before
         # The build's, should its run be there already.
         job = min(new, key=lambda path: path.stat().st_ctime) / "1" if new else None
         if job is None:

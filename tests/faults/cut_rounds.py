@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from dstack.digest import digest
@@ -44,7 +46,7 @@ class CutRound(Round):
         os.chown(folder, USERS["me"][0], USERS["me"][0])
 
     def __str__(self) -> str:
-        hidden = {"side", "host", "home"}
+        hidden = {"side", "host", "home", "known"}
         return " ".join(f"{key}={value}" for key, value in vars(self).items() if key not in hidden)
 
     @property
@@ -62,8 +64,24 @@ class CutRound(Round):
     def more_ends(self) -> tuple[tuple[str, str, int], ...]:  # type: ignore[override]
         return (("failed", "host_restarted", 137),) if self.lost else ()
 
-    def runs(self, dstack: Dstack) -> dict[str, Path]:
-        return {path.name: path for path in self.host.path(_RUNS).glob("*")}
+    def begin(self, dstack: Dstack) -> None:
+        self.known = self._runs()
+
+    def job(self, dstack: Dstack, before: set[Path]) -> Path | None:
+        """See Round. A run in the background has no folder here."""
+        new = self._runs() - self.known
+        return self.host.path(f"{_RUNS}/{next(iter(new))}/1") if new else None
+
+    def _runs(self) -> set[str]:
+        return {path.name for path in self.host.path(_RUNS).glob("*")}
+
+    @contextmanager
+    def trouble(self) -> Iterator[None]:
+        self.cut()
+        try:
+            yield
+        finally:
+            self.mend()
 
     def cut(self) -> None:
         link = self.host.link
@@ -110,14 +128,21 @@ class CutRound(Round):
         if victim == "nobody":
             return False
         if victim == "keeper":
-            return sum(kill(pid) for pid in self._keepers()) > 0
+            return sum(self._kill_there(pid) for pid in self._keepers()) > 0
         return super().strike(dstack, victim)
 
     def _keepers(self) -> list[int]:
-        """The keepers of jobs there, as processes of this machine."""
+        """The keepers of jobs there that have not ended, by their numbers there."""
         if not self.host.pid:
             return []
-        return [p.pid for p in self.host.processes("me") if f"{_RUNS}/" in p.command]
+        links = (path for path in self.host.path(_RUNS).glob("*/*/pid*") if path.name == "pid")
+        known = [link for link in links if not link.with_name("exit").exists()]
+        return [int(os.readlink(link).split(":")[0]) for link in known]
+
+    def _kill_there(self, pid: int) -> bool:
+        """SIGKILL; one that has just ended is no error."""
+        self.host.admin("sh", "-c", f"kill -9 {pid} 2>/dev/null; true")
+        return True
 
 
 _RUNS = "/home/me/.dstack/runs"

@@ -11,7 +11,7 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Collection
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,6 +90,24 @@ class Round:
     def begin(self, dstack: Dstack) -> None:
         """Look at what was there before."""
 
+    def job(self, dstack: Dstack, before: set[Path]) -> Path | None:
+        """Where the first job of the run lies, once it does; `before` are the runs' folders."""
+        new = set(dstack.home.glob("runs/*")) - before
+        return next(iter(new)) / "1" if new else None
+
+    def trouble(self) -> AbstractContextManager[None]:
+        """What else happens while the victims are killed."""
+        return nullcontext()
+
+    @property
+    def lost(self) -> bool:
+        """Whether the attempt under way may have ended by that."""
+        return False
+
+    def unbegun(self, said: str) -> bool:
+        """Whether there may be no run by that; `said` is what the command said."""
+        return False
+
     def order(self) -> list[str]:
         """The victims. Their order is drawn, too: who dies first decides who might still act."""
         who = self.victims if self.victims != "all" else "cli+keeper+supervisor"
@@ -109,25 +127,6 @@ class Round:
         """The folder `truth` as the job sees it, and further lines of the task file."""
         return str(self.side), ""
 
-    def runs(self, dstack: Dstack) -> dict[str, Path]:
-        """The folders of all runs, where their jobs lie, by the runs' ids."""
-        return {path.name: path for path in dstack.home.glob("runs/*")}
-
-    def cut(self) -> None:
-        """What happens before the victims are killed."""
-
-    def mend(self) -> None:
-        """What happens after that."""
-
-    @property
-    def lost(self) -> bool:
-        """Whether the attempt under way may have ended by what happened before the kill."""
-        return False
-
-    def unbegun(self, said: str) -> bool:
-        """Whether there may be no run at all although nobody killed the command."""
-        return False
-
     def strike(self, dstack: Dstack, victim: str) -> bool:
         """Kill a victim other than the command; whether it was there."""
         pids = supervisors(dstack) if victim == "supervisor" else keepers(dstack)
@@ -146,15 +145,9 @@ class Round:
                 found += [f"{folder}/{n}" for n in names if n.startswith(f"dstack-{run_id}-")]
         return found
 
-    def reached(
-        self, dstack: Dstack, before: Collection[str], cli: subprocess.Popen[bytes]
-    ) -> bool:
-        """Whether the moment of the blow is there, or the run's end came first.
-
-        `before` are the runs that were there before the command.
-        """
-        new = [path for name, path in self.runs(dstack).items() if name not in before]
-        job = new[0] / "1" if new else None
+    def reached(self, dstack: Dstack, before: set[Path], cli: subprocess.Popen[bytes]) -> bool:
+        """Whether the moment of the blow is there, or the run's end came first."""
+        job = self.job(dstack, before)
         if self.moment == "typed" or (job is not None and (job / "exit").exists()):
             return True
         if job is None or (self.detached and "supervisor" in self.victims and cli.poll() is None):
@@ -176,7 +169,8 @@ class Round:
         if not seen.runs:
             # Killed before it was recorded: then nothing may have been started either.
             said = (self.side / "said").read_text()
-            assert "cli" in seen.hit or self.unbegun(said), f"no run, and nobody killed it: {said}"
+            unbegun = "cli" in seen.hit or self.unbegun(said)
+            assert unbegun, f"no run, and nobody killed it: {said}"
             assert not (self.truth / "starts").exists()
             nothing_left(dstack, self, None)
             return
@@ -216,7 +210,7 @@ def play(dstack: Dstack, folder: Path, plan: Round) -> None:
     plan.side.mkdir(parents=True)
     (folder / ".dstack.yml").write_text(plan.task())
     shown = plan.side / "shown"
-    before = plan.runs(dstack).keys()
+    before = set(dstack.home.glob("runs/*"))
     plan.begin(dstack)
     with shown.open("wb") as out, (plan.side / "said").open("wb") as err:
         cli = dstack.start(*plan.args(), cwd=folder, stdout=out, stderr=err)
@@ -228,11 +222,8 @@ def play(dstack: Dstack, folder: Path, plan: Round) -> None:
                 pause=plan.watch,
             )
             time.sleep(plan.after)
-            plan.cut()
-            try:
+            with plan.trouble():
                 hit, stopped = _strike(dstack, plan, cli)
-            finally:
-                plan.mend()
             runs = _settle(dstack, plan, cli)
             code = cli.wait(DEADLINE)
         finally:

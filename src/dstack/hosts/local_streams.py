@@ -6,6 +6,7 @@ import os
 import select
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ..errors import HostError
@@ -125,6 +126,8 @@ def unpack(archive: Iterable[bytes], folder: Path) -> None:
             pass  # it says why
         except BaseException:
             child.kill()
+            with suppress(BrokenPipeError):
+                child.stdin.close()
             raise
         said = child.stderr.read().decode("utf-8", "replace").strip().splitlines()
     if child.returncode != 0:

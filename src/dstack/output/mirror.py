@@ -3,10 +3,10 @@
 ```
 runs/RUN_ID/ATTEMPT/
   log       as much of it as has come, from its beginning
-  mirror    locked by the one process that appends to it
   whole     the job has ended, and all of its output is here
 ```
 The file itself says how far the copy is, so whoever goes on neither misses a byte nor doubles one.
+Several may copy at once, each what the others have not yet: nobody waits for one that is stopped.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Mirror:
         self._here = here / "log"
         self._whole = here / "whole"
         self._stream: Stream | None = None
-        self._lock: int | None = None
+        self._at = 0  # where the next byte belongs that comes
         self._file: int | None = None
         try:
             os.makedirs(here, 0o700, exist_ok=True)
@@ -47,29 +47,14 @@ class Mirror:
         """Whether nothing is missing any more."""
         return self._whole.exists()
 
-    @property
-    def mine(self) -> bool:
-        """Whether this process is the one that copies; it is as soon as nobody else is."""
-        if self._lock is None:
-            try:
-                lock = os.open(self._here.with_name("mirror"), os.O_RDWR | os.O_CREAT, 0o600)
-            except OSError as error:
-                raise self._unusable(error) from None
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(lock)
-                return False
-            self._lock = lock
-        return True
-
     def stream(self) -> int | None:
-        """Have the output sent as it comes: a descriptor for poll(2). None: somebody else copies.
+        """Have the output sent as it comes: a descriptor for poll(2). None: all is here.
 
         Raises HostError.
         """
-        if self._stream is None and not self.whole and self.mine:
-            self._stream = self._host.follow(self._there, self._size())
+        if self._stream is None and not self.whole:
+            self._at = self._size()
+            self._stream = self._host.follow(self._there, self._at)
         return self._stream.fileno() if self._stream is not None else None
 
     def descriptor(self) -> int | None:
@@ -93,19 +78,20 @@ class Mirror:
 
     def foresee(self) -> None:
         """`ask` comes soon: the host may begin to answer. Raises HostError."""
-        if self._stream is None and not self.whole and self.mine:
+        if self._stream is None and not self.whole:
             self._host.foresee_read(self._there, self._size(), _ASKED)
 
     def ask(self) -> int:
         """Ask for what there is beyond what has come; the bytes. Raises HostError."""
-        if self._stream is not None or self.whole or not self.mine:
+        if self._stream is not None or self.whole:
             return 0
-        return self._append(self._host.read_from(self._there, self._size(), _ASKED) or b"")
+        self._at = self._size()
+        return self._append(self._host.read_from(self._there, self._at, _ASKED) or b"")
 
     def catch_up(self) -> None:
         """Copy all that there is now. Raises HostError."""
         idle = 0
-        while not self.whole and self.mine:
+        while not self.whole:
             if self._stream is None:
                 taken = self.ask()
                 if taken < _ASKED:
@@ -117,26 +103,21 @@ class Mirror:
             if idle > _PATIENCE:
                 self._drop()  # it is stuck, and the host is not
 
-    def finish(self) -> bool:
-        """The job has ended: copy the rest of its output. Whether nothing is missing.
-
-        False while another process copies. Raises HostError.
-        """
-        if not self.whole and self.mine:
+    def finish(self) -> None:
+        """The job has ended: copy the rest of its output. Raises HostError."""
+        if not self.whole:
             self.catch_up()
             try:
                 self._whole.touch(0o600)
             except OSError as error:
                 raise self._unusable(error) from None
-        return self.whole
 
     def close(self) -> None:
         """Copy no more."""
         self._drop()
-        for descriptor in (self._file, self._lock):
-            if descriptor is not None:
-                os.close(descriptor)
-        self._file = self._lock = None
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
 
     def _drop(self) -> None:
         if self._stream is not None:
@@ -160,12 +141,18 @@ class Mirror:
         return os.fstat(self._open()).st_size
 
     def _append(self, data: bytes) -> int:
-        rest = memoryview(data)
+        """Write what nobody else has written yet; the bytes that came."""
+        file = self._open()
         try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            rest = memoryview(data)[os.fstat(file).st_size - self._at :]
             while rest:
-                rest = rest[os.write(self._open(), rest) :]
+                rest = rest[os.write(file, rest) :]
         except OSError as error:
             raise self._unusable(error) from None
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)
+        self._at += len(data)
         return len(data)
 
     def _open(self) -> int:

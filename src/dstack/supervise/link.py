@@ -101,9 +101,10 @@ class Link:
     def _finish(self) -> bool:
         assert self._mirror is not None  # noqa: S101 - the callers look
         try:
-            return self._mirror.finish()
+            self._mirror.finish()
         except HostError:
             return False
+        return True
 
     def _foresee(self) -> None:
         """It will be looked at, and where it has ended the rest of its output be fetched."""
