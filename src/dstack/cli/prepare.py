@@ -18,6 +18,7 @@ from ..errors import CannotStart, DstackError, HostError, UsageError
 from ..paths import Home
 from ..run.model import Plan
 from ..run.plan import Offer, Place, make_plan
+from ..store.parsed import ParsedFiles
 from ..store.secrets import Vault
 from .overrides import env_of, name_of, ports_of, settings_of
 from .project import PROFILES, cache_key
@@ -65,6 +66,8 @@ class Request:
         self.ports = ports_of(args)
         self.name = name_of(args)
         self.named = self.name is not None
+        # A dry run leaves nothing behind.
+        self.memory = None if getattr(args, "dry_run", False) else ParsedFiles(home)
 
     def load(self, fallback_name: str) -> Task:
         """The task, with the command line's `-e` and `-p` added. Raises FileErrors."""
@@ -77,7 +80,7 @@ class Request:
             secrets=secrets,
             check_args=True,
         )
-        task = load_task(source, _shown(self.file), context)
+        task = load_task(source, _shown(self.file), context, self.memory)
         self.named = task.name != fallback_name
         return msgspec.structs.replace(
             task, env=_merged(task.env, self.env), ports=_with(task.ports, self.ports)
@@ -88,9 +91,8 @@ class Request:
         for name in PROFILES:
             path = self.root / name
             if path.is_file():
-                found = load_profiles(read_file(path, _shown(path)), _shown(path)).pick(
-                    self.args.profile
-                )
+                profiles = load_profiles(read_file(path, _shown(path)), _shown(path), self.memory)
+                found = profiles.pick(self.args.profile)
                 return found[1] if found else None
         if self.args.profile is not None:
             message = f"there is no profile {self.args.profile}: {self.root} has no {PROFILES[0]}"
@@ -147,7 +149,7 @@ class Request:
 
         path = self.home.config
         source = read_file(path, str(path)) if path.exists() else None
-        known = {each.name: each for each in load_backends(source, str(path))}
+        known = {each.name: each for each in load_backends(source, str(path), self.memory)}
         for name in settings.backends or ():
             if name not in known:
                 message = f"there is no backend {name}"

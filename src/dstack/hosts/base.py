@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 if TYPE_CHECKING:
-    from socket import socket
+    from _socket import socket
 
 
 class File(msgspec.Struct, frozen=True):
@@ -236,6 +236,11 @@ class Host(Protocol):
 
     def delete(self, path: Path) -> None:
         """Delete a file or a folder with all that is in it; nothing when it is not there."""
+        ...
+
+    @property
+    def near(self) -> bool:
+        """Whether many small questions are cheaper than one command."""
         ...
 
     @property

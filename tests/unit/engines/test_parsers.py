@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,7 +13,7 @@ from dstack.engines.facts import parse_gpus
 from dstack.engines.interpreters import parse_pythons
 from dstack.engines.outcome import parse_exit
 from dstack.hosts.base import ProcessId
-from dstack.hosts.environment import passed_through
+from dstack.hosts.environment import find_program, passed_through
 from dstack.run.model import Exit
 
 
@@ -76,3 +79,16 @@ def test_what_passes_through() -> None:
         "VIRTUAL_ENV": "v",
     }
     assert passed_through(environ) == {"https_proxy": "p", "UV_INDEX_URL": "i", "LC_ALL": "C"}
+
+
+def test_a_program_is_a_file_that_can_be_run_in_an_absolute_folder(tmp_path: Path) -> None:
+    first, second, third = (tmp_path / name for name in "abc")
+    for folder in (first, second, third):
+        folder.mkdir()
+    (first / "tool").mkdir()
+    (second / "tool").write_text("")
+    (third / "tool").write_text("")
+    (third / "tool").chmod(0o755)
+    relative = os.path.relpath(third)
+    assert find_program("tool", f"{relative}::{first}:{second}") is None
+    assert find_program("tool", f"{first}:{second}:{third}") == str(third / "tool")
