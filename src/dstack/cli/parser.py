@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ..errors import UsageError
 
@@ -37,9 +37,14 @@ def _width() -> int:
 class Parser(argparse.ArgumentParser):
     """Raises UsageError instead of printing and exiting."""
 
-    def __init__(self, prog: str, description: str | None = None) -> None:
+    def __init__(self, prog: str, description: str | None = None, **options: Any) -> None:
+        """`options` are argparse's own, as it hands them on to parsers below this one."""
         super().__init__(
-            prog=prog, description=description, allow_abbrev=False, formatter_class=_Formatter
+            prog=prog,
+            description=description,
+            allow_abbrev=False,
+            formatter_class=_Formatter,
+            **options,
         )
 
     def error(self, message: str) -> NoReturn:
