@@ -37,7 +37,12 @@ def _width() -> int:
 class Parser(argparse.ArgumentParser):
     """Raises UsageError instead of printing and exiting."""
 
-    def __init__(self, prog: str, description: str | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        prog: str,
+        description: str | None = None,
+        **options: Any,  # noqa: ANN401 - whatever argparse hands on
+    ) -> None:
         """`options` are argparse's own, as it hands them on to parsers below this one."""
         super().__init__(
             prog=prog,

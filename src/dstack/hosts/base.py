@@ -121,6 +121,13 @@ class Host(Protocol):
         """Begin to connect, without waiting for it where nobody is asked anything."""
         ...
 
+    def ready(self) -> bool:
+        """Whether it can be asked without waiting for a connection.
+
+        Raises HostError when the one that `connect` began could not be made.
+        """
+        ...
+
     def close(self) -> None:
         """Let go of what this process holds; what was spawned goes on."""
         ...

@@ -52,6 +52,10 @@ class LocalHost:
     def connect(self) -> None:
         """See Host."""
 
+    def ready(self) -> bool:
+        """See Host."""
+        return True
+
     def close(self) -> None:
         """See Host."""
 
