@@ -13,8 +13,8 @@
   guard/                   links to the jobs whose max_duration is watched, and who watches
   images/                  who the user of a container image is, by the image's id; what Podman said
                            of images, by the environment that it was asked in
-  parsed/                  the trees of task files that were read before
   gpus/                    who has which GPU
+  parsed/                  the trees of task files that were read before
   builds/RUN_ID/           what the build stage of that run made, and what it was made from
   runs/RUN_ID/             one run
     code/                  its copy of the code; the commands run here

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ..errors import UsageError
 
@@ -42,14 +41,15 @@ class Parser(argparse.ArgumentParser):
         self,
         prog: str,
         description: str | None = None,
-        parents: Sequence[argparse.ArgumentParser] = (),
+        **options: Any,  # noqa: ANN401 - whatever argparse hands on
     ) -> None:
+        """`options` are argparse's own, as it hands them on to parsers below this one."""
         super().__init__(
             prog=prog,
             description=description,
-            parents=parents,
             allow_abbrev=False,
             formatter_class=_Formatter,
+            **options,
         )
 
     def error(self, message: str) -> NoReturn:

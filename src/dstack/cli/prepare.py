@@ -137,7 +137,8 @@ class Request:
             # Another machine's own is in what the run is started from.
             base_env={**(base_env() if host is None else {}), **choice.environment},
         )
-        python = _python_for(task, choice, engine, here=host is None)
+        where = "this machine" if host is None else backend.name
+        python = _python_for(task, choice, engine, where)
         plan = make_plan(task, settings, place, offer, python)
         if site.remote is not None:
             plan = msgspec.structs.replace(plan, remote=site.remote)
@@ -236,25 +237,23 @@ def _offer(backend: Backend, choice: Choice, engine: Engine, settings: Settings)
     )
 
 
-def _python_for(
-    task: Task, choice: Choice, engine: Engine, *, here: bool
-) -> tuple[str, str | None]:
+def _python_for(task: Task, choice: Choice, engine: Engine, where: str) -> tuple[str, str | None]:
     if task.image is not None:
         return "", None
     if choice.engine != "process":
         return task.python or _own_version(), None
-    return _python(engine, task.python, here=here)
+    return _python(engine, task.python, where)
 
 
 def _own_version() -> str:
     return f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
-def _python(engine: Engine, version: str | None, *, here: bool) -> tuple[str, str | None]:
+def _python(engine: Engine, version: str | None, where: str) -> tuple[str, str | None]:
     """The version, and an interpreter that has it (None: it is fetched when the run starts)."""
     mine = _own_version()
     wanted = version or mine
-    if here and wanted == mine:
+    if where == "this machine" and wanted == mine:
         # In a virtual environment sys.executable is a link that goes with it.
         return mine, str(getattr(sys, "_base_executable", None) or sys.executable)
     facts = engine.facts(pythons=True)
@@ -263,7 +262,6 @@ def _python(engine: Engine, version: str | None, *, here: bool) -> tuple[str, st
     if facts.fetch:
         return wanted, None
     there = ", ".join(sorted(facts.pythons, key=_by_number)) or "none"
-    where = "this machine" if here else "the host"
     message = f"Python {wanted} is not on {where}, and may not be downloaded (there: {there})"
     raise CannotStart(message, hint="install it, or choose one that is there")
 

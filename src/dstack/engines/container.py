@@ -127,6 +127,8 @@ class ContainerEngine(FolderEngine):
             return None
         from .podman_store import look_up
 
+        if not self.host.near:
+            return None
         return look_up(self.host, self.home.images, client, image, environ)
 
     def _auth(self, reference: bytes, values: Mapping[str, str]) -> File:

@@ -120,8 +120,8 @@ judge() { # -> $reason, $signal, $stage, $index, $oom from $code, `phase` and `s
         [ "$code" != 126 ] || detail='the shell cannot be started: a value in env may be too long'
         reason=start_failed code=125
         { read -r detail <"$job_folder/detail"; } 2>/dev/null
-        [ ! -e "$job_folder/no_capacity" ] || reason=no_capacity
         [ -n "$detail" ] || detail=${unkept-}
+        [ ! -e "$job_folder/no_capacity" ] || reason=no_capacity
     elif [ "$oom" = true ]; then
         reason=oom
     else

@@ -122,6 +122,13 @@ class Host(Protocol):
         """Begin to connect, without waiting for it where nobody is asked anything."""
         ...
 
+    def ready(self) -> bool:
+        """Whether it can be asked without waiting for a connection.
+
+        Raises HostError when the one that `connect` began could not be made.
+        """
+        ...
+
     def close(self) -> None:
         """Let go of what this process holds; what was spawned goes on."""
         ...
@@ -237,6 +244,11 @@ class Host(Protocol):
 
     def delete(self, path: Path) -> None:
         """Delete a file or a folder with all that is in it; nothing when it is not there."""
+        ...
+
+    @property
+    def near(self) -> bool:
+        """Whether many small questions are cheaper than one command."""
         ...
 
     @property

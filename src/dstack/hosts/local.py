@@ -33,7 +33,6 @@ class LocalHost:
     """The machine that dstack itself runs on."""
 
     name = "local"
-    near = True
 
     def __init__(self, root: Path | None = None) -> None:
         self._root = root
@@ -52,6 +51,10 @@ class LocalHost:
 
     def connect(self) -> None:
         """See Host."""
+
+    def ready(self) -> bool:
+        """See Host."""
+        return True
 
     def close(self) -> None:
         """See Host."""
@@ -263,6 +266,11 @@ class LocalHost:
             raise HostError(message) from None
 
     @property
+    def near(self) -> bool:
+        """See Host."""
+        return True
+
+    @property
     def platform(self) -> str:
         """See Host."""
         found = os.uname()
@@ -280,8 +288,8 @@ class LocalHost:
 
     def commands(self, names: Sequence[str]) -> dict[str, str]:
         """See Host."""
-        path = os.environ.get("PATH", os.defpath)
-        return {name: found for name in names if (found := find_program(name, path))}
+        folders = os.environ.get("PATH", os.defpath)
+        return {name: path for name in names if (path := find_program(name, folders))}
 
     def dial(self, path: str) -> socket:
         """See Host."""

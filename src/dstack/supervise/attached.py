@@ -78,9 +78,9 @@ class Watch:
         self._wake: tuple[int, int] | None = None
         self._old: dict[int, object] = {}
         self._held = False
-        self._begun = time.monotonic()
         self._link: Link | None = None  # where the run is on another machine
         self._linked: list[int] = []
+        self._begun = time.monotonic()
 
     def run(self) -> Run:
         """Watch until the run has ended. Raises Detached, BrokenPipeError, DstackError."""
