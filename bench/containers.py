@@ -16,6 +16,10 @@ from tests.engines.engine import Engine
 
 _AT_ONCE = 20
 _GIGABYTE = 1 << 30
+# What a build leaves: some of it in the run's folder, some of it in the image.
+_MAKE = (
+    "mkdir made /made; for i in $(seq 100); do head -c 9999 data >made/$i; done; cp made/1 /made"
+)
 _PRINT = "head -c 1073741824 /dev/zero"
 
 
@@ -54,6 +58,7 @@ def _engine(context: Context, engine: Engine) -> Iterable[Row]:
     yield Row(f"{name}: echo hi, against run", run * 1000, bare * 1000, "ms", goal, note=note)
     yield _much(context, engine.name, plain, folder, env)
     yield _at_once(context, engine.name, plain, folder, env)
+    yield _from_build(context, engine.name, image, home)
 
 
 def _much(context: Context, name: str, plain: list[str], folder: Path, env: dict[str, str]) -> Row:
@@ -88,3 +93,23 @@ def _at_once(
         rounds=3,
     )
     return Row(f"{name}: {_AT_ONCE} at once", ours * 1000, theirs * 1000, "ms", 1.3)
+
+
+def _from_build(context: Context, name: str, image: str, home: Path) -> Row:
+    """Each is started in a folder of its own, so that neither takes what the other left ready."""
+    task = f"type: task\nimage: {image}\ncommands: [true]\n"
+    built, bare = (context.folder(f"{name}-{which}") for which in ("built", "bare"))
+    (built / ".dstack.yml").write_text(f"{task}build: ['{_MAKE}']\n")
+    (bare / ".dstack.yml").write_text(task)
+    for folder in (built, bare):
+        (folder / "data").write_bytes(b"x" * 9999)
+    context.dstack(home, "build", ".", cwd=built)
+    run = [context.binary, "run", "."]
+    env = context.env(home)
+
+    def more() -> float:
+        return timed(run, env=env, cwd=built) - timed(run, env=env, cwd=bare)
+
+    more()
+    spent = statistics.median(more() for _ in range(15))
+    return Row(f"{name}: a run from a build, more than without", spent * 1000, None, "ms", 30)

@@ -21,7 +21,7 @@ from bench.harness import Context, Row, table  # noqa: E402 (the folder must be 
 
 BENCHES = [
     *("size", "start", "latency", "trees", "ports", "filter", "output", "sleeping"),
-    *("builds", "containers"),
+    *("builds", "containers", "ssh"),
 ]
 
 

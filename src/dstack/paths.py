@@ -11,8 +11,10 @@
   cache/                   what `cache:` keeps between runs
   envs/                    templates and spare environments
   guard/                   links to the jobs whose max_duration is watched, and who watches
-  images/                  who the user of a container image is, by the image's id
+  images/                  who the user of a container image is, by the image's id; what Podman said
+                           of images, by the environment that it was asked in
   gpus/                    who has which GPU
+  parsed/                  the trees of task files that were read before
   builds/RUN_ID/           what the build stage of that run made, and what it was made from
   runs/RUN_ID/             one run
     code/                  its copy of the code; the commands run here
@@ -46,6 +48,7 @@ class Home:
         self.envs = root / "envs"
         self.guard = root / "guard"
         self.images = root / "images"
+        self.parsed = root / "parsed"
         self.builds = root / "builds"
         self.gpus = root / "gpus"
         self.runs = root / "runs"

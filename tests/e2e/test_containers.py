@@ -210,6 +210,23 @@ def test_the_example(dstack: Dstack, on: Engine, tmp_path: Path) -> None:
     assert out.endswith(" on Linux\n168 primes below 1000\n")
 
 
+def test_the_example_of_a_private_image(
+    dstack: Dstack, on: Engine, private_registry: RegistryAddress
+) -> None:
+    image = private_registry.image("busybox")
+    on.run("rmi", "--force", image)
+    command = ("run", ROOT / "examples/private-image", "-n", "private")
+    done = dstack(*command, image)
+    assert done.returncode == 2
+    assert "REGISTRY_USERNAME" in done.stderr
+    assert "REGISTRY_PASSWORD" in done.stderr
+    # As its README says, from a terminal or not.
+    dstack.ok("secrets", "set", "REGISTRY_USERNAME", input=f"{private_registry.username}\n")
+    dstack.ok("secrets", "set", "REGISTRY_PASSWORD", input=f"{private_registry.password}\n")
+    assert dstack.ok(*command, image) == "private runs in an image that not everybody may pull\n"
+    on.cli("rmi", "--force", image)
+
+
 # Which engine
 
 

@@ -146,7 +146,10 @@ def details(answer: Answer) -> str:
 
 
 def _offers(facts: Facts) -> list[tuple[str, str]]:
-    gpus = ", ".join(f"{gpu.name} {text.size(gpu.memory)}" for gpu in facts.gpus)
+    gpus = ", ".join(
+        f"{gpu.name} {text.size(gpu.memory)}" if gpu.memory else f"{gpu.name} of unknown memory"
+        for gpu in facts.gpus
+    )
     pythons = ", ".join(facts.pythons)
     if facts.fetch:
         pythons += f"{'; ' if pythons else ''}others are downloaded"

@@ -149,7 +149,7 @@ def _plan(supervisor: Supervisor, project: Path, build: Build) -> tuple[Plan, En
     from .parser import Parser
     from .prepare import Request
 
-    parser = Parser(prog="dstack run", allow_abbrev=False)
+    parser = Parser(prog="dstack run")
     add_task_options(parser)
     args = parser.parse_args([str(project / build.workdir), "-f", str(project / build.file)])
     place = (project, build.workdir)

@@ -78,7 +78,7 @@ def _command(name: str, argv: list[str]) -> int:
     from .parser import Parser
 
     module = import_module("." + (COMMANDS.get(name) or (_HIDDEN[name],))[0], __package__)
-    parser = Parser(prog=f"dstack {name}", description=module.HELP, allow_abbrev=False)
+    parser = Parser(prog=f"dstack {name}", description=module.HELP)
     module.configure(parser)
     parse = getattr(module, "parse", None)
     args = parse(parser, argv) if parse is not None else parser.parse_args(argv)

@@ -18,6 +18,7 @@ from ..errors import CannotStart, DstackError, HostError, UsageError
 from ..paths import Home
 from ..run.model import Plan
 from ..run.plan import Offer, Place, make_plan
+from ..store.parsed import ParsedFiles
 from ..store.secrets import Vault
 from .overrides import env_of, name_of, ports_of, settings_of
 from .project import PROFILES, cache_key
@@ -65,6 +66,8 @@ class Request:
         self.ports = ports_of(args)
         self.name = name_of(args)
         self.named = self.name is not None
+        # A dry run leaves nothing behind.
+        self.memory = None if getattr(args, "dry_run", False) else ParsedFiles(home)
 
     def load(self, fallback_name: str) -> Task:
         """The task, with the command line's `-e` and `-p` added. Raises FileErrors."""
@@ -77,7 +80,7 @@ class Request:
             secrets=secrets,
             check_args=True,
         )
-        task = load_task(source, _shown(self.file), context)
+        task = load_task(source, _shown(self.file), context, self.memory)
         self.named = task.name != fallback_name
         return msgspec.structs.replace(
             task, env=_merged(task.env, self.env), ports=_with(task.ports, self.ports)
@@ -88,9 +91,8 @@ class Request:
         for name in PROFILES:
             path = self.root / name
             if path.is_file():
-                found = load_profiles(read_file(path, _shown(path)), _shown(path)).pick(
-                    self.args.profile
-                )
+                profiles = load_profiles(read_file(path, _shown(path)), _shown(path), self.memory)
+                found = profiles.pick(self.args.profile)
                 return found[1] if found else None
         if self.args.profile is not None:
             message = f"there is no profile {self.args.profile}: {self.root} has no {PROFILES[0]}"
@@ -135,7 +137,8 @@ class Request:
             # Another machine's own is in what the run is started from.
             base_env={**(base_env() if host is None else {}), **choice.environment},
         )
-        python = _python_for(task, choice, engine, here=host is None)
+        where = "this machine" if host is None else backend.name
+        python = _python_for(task, choice, engine, where)
         plan = make_plan(task, settings, place, offer, python)
         if site.remote is not None:
             plan = msgspec.structs.replace(plan, remote=site.remote)
@@ -147,7 +150,7 @@ class Request:
 
         path = self.home.config
         source = read_file(path, str(path)) if path.exists() else None
-        known = {each.name: each for each in load_backends(source, str(path))}
+        known = {each.name: each for each in load_backends(source, str(path), self.memory)}
         for name in settings.backends or ():
             if name not in known:
                 message = f"there is no backend {name}"
@@ -234,25 +237,23 @@ def _offer(backend: Backend, choice: Choice, engine: Engine, settings: Settings)
     )
 
 
-def _python_for(
-    task: Task, choice: Choice, engine: Engine, *, here: bool
-) -> tuple[str, str | None]:
+def _python_for(task: Task, choice: Choice, engine: Engine, where: str) -> tuple[str, str | None]:
     if task.image is not None:
         return "", None
     if choice.engine != "process":
         return task.python or _own_version(), None
-    return _python(engine, task.python, here=here)
+    return _python(engine, task.python, where)
 
 
 def _own_version() -> str:
     return f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
-def _python(engine: Engine, version: str | None, *, here: bool) -> tuple[str, str | None]:
+def _python(engine: Engine, version: str | None, where: str) -> tuple[str, str | None]:
     """The version, and an interpreter that has it (None: it is fetched when the run starts)."""
     mine = _own_version()
     wanted = version or mine
-    if here and wanted == mine:
+    if where == "this machine" and wanted == mine:
         # In a virtual environment sys.executable is a link that goes with it.
         return mine, str(getattr(sys, "_base_executable", None) or sys.executable)
     facts = engine.facts(pythons=True)
@@ -261,7 +262,6 @@ def _python(engine: Engine, version: str | None, *, here: bool) -> tuple[str, st
     if facts.fetch:
         return wanted, None
     there = ", ".join(sorted(facts.pythons, key=_by_number)) or "none"
-    where = "this machine" if here else "the host"
     message = f"Python {wanted} is not on {where}, and may not be downloaded (there: {there})"
     raise CannotStart(message, hint="install it, or choose one that is there")
 

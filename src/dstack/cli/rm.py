@@ -17,9 +17,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Delete them. An active run is an error, and then nothing is deleted."""
-    from ..errors import UsageError
+    from ..errors import HostUnreachable, UsageError
     from ..supervise.build import make_supervisor
-    from ..text import confirm, say
+    from ..text import confirm, say, warn
 
     if args.all == bool(args.names):
         message = "say which runs to delete, or -a for all" if not args.all else "NAME or -a"
@@ -37,10 +37,16 @@ def run(args: argparse.Namespace) -> int:
     found = [stored for stored in found if not stored.run.active]
     if args.all and found and not confirm(f"delete {len(found)} runs?", yes=args.yes):
         return 1
+    kept = 0
     for stored in found:
-        supervisor.remove(stored.run)
+        try:
+            supervisor.remove(stored.run)
+        except HostUnreachable as error:
+            warn(f"{stored.run.name} is kept: {error.message}")
+            kept += 1
+            continue
         if not args.all:
             say(f"{stored.run.name} is deleted")
     if args.all:
-        say(f"{len(found)} runs deleted")
-    return 0
+        say(f"{len(found) - kept} runs deleted")
+    return 1 if kept else 0

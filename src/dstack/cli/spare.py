@@ -22,6 +22,8 @@ def leave_spare(home: Home, snapshots: Snapshots, run: Run) -> None:
     """
     if run.tree is None or run.plan.remote is not None or not hasattr(os, "fork"):
         return
+    if run.build is None and not snapshots.wants_spare(run.tree):
+        return  # as with all but one of many runs at once
     try:
         if os.fork() != 0:
             return

@@ -33,6 +33,7 @@ class _Person:
         self.stored = stored
         self.asks = sys.stdin is not None and sys.stdin.isatty()
         self.stopping = False
+        self.code = 0  # what is reported when the run is left to be stopped later
         self.signals: list[int] = []  # the watch's: what came and was not handed on yet
 
     def on_signal(self, number: int) -> None:
@@ -57,7 +58,10 @@ class _Person:
         if not self.stopping:
             say(f"stopping {self.stored.run.name}")
         self.stopping = True
-        self.supervisor.request_stop(self.stored, kill=kill, code=code)
+        run = self.supervisor.request_stop(self.stored, kill=kill, code=code)
+        if run.active and run.unknown_since is not None and run.plan.remote is not None:
+            self.code = code
+            raise Detached
 
     def _ask(self) -> str:
         """`stop`, `detach` or `go on`. A second Ctrl-C means stop."""
@@ -152,7 +156,7 @@ def watch(supervisor: Supervisor, stored: Stored, fd: int | None = None) -> int:
         try:
             run = loop.run()
         except Detached:
-            return _leave(supervisor, stored)
+            return _leave(supervisor, stored, person.code)
         except BrokenPipeError:
             return _closed(supervisor, stored)
         except (OSError, DstackError):
@@ -234,16 +238,19 @@ def report(run: Run) -> int:
     return run.exit_code if run.exit_code is not None else 1
 
 
-def _leave(supervisor: Supervisor, stored: Stored) -> int:
-    """Leave the run to the background supervisor."""
+def _leave(supervisor: Supervisor, stored: Stored, code: int = 0) -> int:
+    """Leave the run to the background supervisor; `code` is not 0 when that is to stop it."""
     supervisor.leases.drop(stored.seq)
     ensure_background(supervisor.home, supervisor.leases)
     name = stored.run.name
     try:
-        say(f"detached; {name} goes on. Come back with: dstack attach {name}")
+        if code:
+            warn(f"{stored.run.plan.backend} does not answer: {name} is stopped as soon as it does")
+        else:
+            say(f"detached; {name} goes on. Come back with: dstack attach {name}")
     except OSError:
         pass  # the terminal has gone
-    return 0
+    return code
 
 
 def _closed(supervisor: Supervisor, stored: Stored) -> int:

@@ -9,9 +9,10 @@ import msgspec
 from ..errors import FileErrors
 from .address import parse_address
 from .forms import ListForm, Property, Reader, RecordForm, ScalarForm, pattern
+from .packed import Memory, parse_once
 from .profile import BOOL, LABEL, one_of
 from .quantities import BadValue, shown
-from .source import Mapping, Scalar, Sequence, parse
+from .source import Mapping, Scalar, Sequence
 
 EngineChoice = Literal["auto", "process", "docker", "podman"]
 BackendType = Literal["local", "ssh"]
@@ -140,14 +141,16 @@ CONFIG: dict[str, Property] = {
 }
 
 
-def load_backends(source: bytes | None, filename: str) -> tuple[Backend, ...]:
+def load_backends(
+    source: bytes | None, filename: str, memory: Memory | None = None
+) -> tuple[Backend, ...]:
     """The backends of a `config.yml`; None (there is no such file) is the machine itself.
 
     Raises FileErrors with everything that is wrong in it.
     """
     if source is None:
         return DEFAULT_BACKENDS
-    document = parse(source, filename)
+    document = parse_once(source, filename, memory)
     reader = Reader(document, None)
     form = RecordForm("a mapping", CONFIG, lambda read: read.get("backends", DEFAULT_BACKENDS))
     backends: Any = form.read(document.root, reader, "")

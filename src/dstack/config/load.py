@@ -9,9 +9,10 @@ import msgspec
 from ..errors import FileErrors, UsageError
 from .forms import Reader
 from .interpolate import Values, quote
+from .packed import Memory, parse_once
 from .profile import Profiles, load_profiles
 from .shapes import Task
-from .source import MAX_BYTES, parse
+from .source import MAX_BYTES
 from .task import read_task
 
 __all__ = ["Context", "Profiles", "find_task_file", "load_profiles", "load_task", "read_file"]
@@ -35,13 +36,13 @@ class Context(msgspec.Struct, frozen=True):
     check_args: bool = True
 
 
-def load_task(source: bytes, filename: str, context: Context) -> Task:
+def load_task(source: bytes, filename: str, context: Context, memory: Memory | None = None) -> Task:
     """Read a task file. `filename` is how messages call it.
 
     Raises FileErrors with everything that is wrong in it, and UsageError for arguments that it
     does not use.
     """
-    document = parse(source, filename)
+    document = parse_once(source, filename, memory)
     for argument in context.args:
         if any("\ud800" <= char <= "\udfff" for char in argument):
             message = f"the argument {argument!a} is not UTF-8 text"

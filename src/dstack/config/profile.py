@@ -19,6 +19,7 @@ from .forms import (
     UniqueForm,
     pattern,
 )
+from .packed import Memory, parse_once
 from .quantities import (
     BadValue,
     parse_cpu,
@@ -33,7 +34,7 @@ from .quantities import (
     shown,
 )
 from .shapes import Gpu, Range, Resources, Retry, RetryEvent, Settings, SpotPolicy
-from .source import Mapping, Scalar, Sequence, parse
+from .source import Mapping, Scalar, Sequence
 from .values import parse_bool, parse_label
 
 RETRY_EVENTS: tuple[RetryEvent, ...] = get_args(RetryEvent)
@@ -279,9 +280,9 @@ class Profiles(msgspec.Struct, frozen=True):
         raise UsageError(message, hint=hint)
 
 
-def load_profiles(source: bytes, filename: str) -> Profiles:
+def load_profiles(source: bytes, filename: str, memory: Memory | None = None) -> Profiles:
     """Read a profiles file. Raises FileErrors with everything that is wrong in it."""
-    document = parse(source, filename)
+    document = parse_once(source, filename, memory)
     reader = Reader(document, None)
     form = RecordForm("a mapping with `profiles`", PROFILES, lambda read: read.get("profiles", ()))
     profiles = form.read(document.root, reader, "")

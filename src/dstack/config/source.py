@@ -99,7 +99,7 @@ class Document:
 
 def parse(source: bytes, filename: str) -> Document:
     """Read one file. Raises FileErrors when it is not YAML, or not text, or too large."""
-    text = _decode(source, filename)
+    text = decode(source, filename)
     import yaml
 
     # The pure parser is forty times slower, but there where PyYAML was built without libyaml.
@@ -127,7 +127,8 @@ def place(text: str, index: int) -> tuple[int, int]:
     return text.count("\n", 0, index) + 1, index - text.rfind("\n", 0, index)
 
 
-def _decode(source: bytes, filename: str) -> str:
+def decode(source: bytes, filename: str) -> str:
+    """The file's text. Raises FileErrors when it is none, or too large."""
     if len(source) > MAX_BYTES:
         message = f"the file is larger than {MAX_BYTES // 1024} KiB"
         raise FileErrors([Problem(filename, 1, 1, None, message)])

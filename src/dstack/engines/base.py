@@ -21,7 +21,7 @@ from ..run.observation import (
 
 
 class GpuFact(msgspec.Struct, frozen=True):
-    """One GPU of a host; memory in bytes."""
+    """One GPU of a host; memory in bytes, 0 where it is not known."""
 
     name: str
     memory: int

@@ -120,6 +120,20 @@ def explain(client: Client, image: str, text: str, *, known: bool) -> str:
     return f"{client.product} could not start {image}: {last}"
 
 
+def explain_commit(client: Client, text: str) -> str:
+    """What a client said that could not make the image of a build, as a sentence for people."""
+    said = text.lower()
+    if any(word in said for word in _FULL):
+        return (
+            f"the disk of {client.product} is full: the image of the build could not be put there"
+        )
+    if any(word in said for word in _SILENT):
+        return f"{client.product} did not answer when the image of the build was to be made"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    last = lines[-1] if lines else "it says nothing"
+    return f"{client.product} could not make the image of the build: {last}"
+
+
 def _refused(image: str, registry: str, *, known: bool) -> str:
     if known:
         return f"{registry} refused the username or password of registry_auth for {image}"
@@ -128,22 +142,18 @@ def _refused(image: str, registry: str, *, known: bool) -> str:
     )
 
 
+_FULL = ("no space left on device", "disk quota exceeded")
+_SILENT = (
+    "cannot connect to the docker daemon",
+    "error during connect",
+    "connection refused to podman",
+    "dial unix",
+    "cannot connect to podman",
+)
 # In the order looked at. Registries and engines tell by text, whatever the HTTP status.
 _SENTENCES: tuple[tuple[tuple[str, ...], str], ...] = (
-    (
-        ("no space left on device", "disk quota exceeded"),
-        "the disk of {product} is full: {image} could not be put there",
-    ),
-    (
-        (
-            "cannot connect to the docker daemon",
-            "error during connect",
-            "connection refused to podman",
-            "dial unix",
-            "cannot connect to podman",
-        ),
-        "{product} does not answer",
-    ),
+    (_FULL, "the disk of {product} is full: {image} could not be put there"),
+    (_SILENT, "{product} does not answer"),
     (("permission denied while trying to connect",), "{product} does not let this user use it"),
     (
         ("toomanyrequests", "too many requests", "rate limit"),

@@ -9,13 +9,14 @@ from pathlib import Path
 import msgspec
 
 from ..config.shapes import Part, Secret, Text
+from ..digest import digest
 from ..errors import HostError
 from ..hosts.base import Content, File, Host
 from ..paths import Home
 from ..run.model import Exit, Plan, Run
 from ..run.observation import Observation, Preparing, Running, Unknown
 from .base import Facts, Job
-from .clients import CLIENTS, DOCKER, Client, credentials, explain
+from .clients import CLIENTS, DOCKER, Client, credentials, explain, explain_commit
 from .container_script import Inside, build_image, container_name, keys, render_box, render_job
 from .folder import FolderEngine, describe_job, gpu_part, job_files, part
 from .render import Places, needed
@@ -64,9 +65,9 @@ class ContainerEngine(FolderEngine):
             box=part("box.sh"),
         )
         files = {"job.json": describe_job(run, attempt), "box.sh": render_box(run, attempt, inside)}
-        if self.client is DOCKER and run.plan.pull == "missing":
+        if run.plan.pull == "missing":
             image = run.plan.image if run.build is None else build_image(run.build)
-            asked = (image, dict(run.plan.base_env))
+            asked = (run.plan.client, image, dict(run.plan.base_env))
             files["lookup"] = msgspec.json.encode(asked).decode()
         auth = run.plan.registry_auth
         if auth is not None:
@@ -82,9 +83,7 @@ class ContainerEngine(FolderEngine):
 
     def label(self) -> str:
         """What marks the containers of this dstack folder."""
-        from hashlib import sha256
-
-        return sha256(os.fsencode(self.home.root)).hexdigest()[:12]
+        return digest(os.fsencode(self.home.root))[:12]
 
     def body(self) -> str:
         """See FolderEngine."""
@@ -108,14 +107,26 @@ class ContainerEngine(FolderEngine):
 
     def _look_ahead(self, lookup: bytes, box: dict[str, File]) -> dict[str, File]:
         """Ask about the image here, where that is cheaper than in job.sh."""
+        client, image, environ = msgspec.json.decode(lookup, type=tuple[str, str, dict[str, str]])
+        if self.client is not DOCKER:
+            facts = self._podman_facts(client, image, environ)
+            if facts is not None:
+                box["image"] = File(os.fsencode(facts))
+            return {}
         from .docker_socket import look_up
 
-        image, environ = msgspec.json.decode(lookup, type=tuple[str, dict[str, str]])
         found = look_up(image, environ, self.host)
         if found is None:
             return {}
         box["image"] = File(os.fsencode(found.facts))
         return {} if found.lasting else {"passing": File(b"")}
+
+    def _podman_facts(self, client: str, image: str, environ: dict[str, str]) -> str | None:
+        from .podman_store import look_up
+
+        if not self.host.near:
+            return None
+        return look_up(self.host, self.home.images, client, image, environ)
 
     def _auth(self, reference: bytes, values: Mapping[str, str]) -> File:
         from ..config.shapes import RegistryAuth
@@ -149,7 +160,10 @@ class ContainerEngine(FolderEngine):
             (said,) = self.host.read_many([directory / detail[1:]])
             name, known = _described(about)
             text = said.data.decode("utf-8", "replace") if said else ""
-            detail = explain(self.client, name, text, known=known)
+            if detail == "@commit":
+                detail = explain_commit(self.client, text)
+            else:
+                detail = explain(self.client, name, text, known=known)
         return msgspec.structs.replace(end, detail=detail, image_id=_image_id(image))
 
     def address(self, directory: Path, port: int) -> tuple[str, int] | None:
@@ -184,11 +198,15 @@ class ContainerEngine(FolderEngine):
 
     def end_lost(self, directory: Path) -> None:
         """See FolderEngine."""
+        from .process import process_body
+
         name = container_name(f"{directory.parent.name}-{directory.name}")
         try:
             self.host.run([self.client.name, *self.client.remove, name], timeout=_TIMEOUT)
         except HostError:
             pass  # the next look does it again, or nothing can be done
+        # What is left then is processes of this machine: the keeper and its timer.
+        self.end_marked(directory, process_body())
 
     def base(self, directory: Path) -> str:
         """See Engine."""
@@ -203,6 +221,10 @@ class ContainerEngine(FolderEngine):
 
             if found := look_up_id(image, environ, self.host):
                 return found
+        elif facts := self._podman_facts(plan.client, image, environ):
+            from .podman_store import image_id
+
+            return image_id(facts)
         argv = [plan.client, "image", "inspect", "--format", "{{.Id}}", image]
         done = self.host.run(argv, env=self._with(environ), timeout=_TIMEOUT)
         return done.out.decode("utf-8", "replace").strip() if done.code == 0 else ""

@@ -83,19 +83,27 @@ ready_image() {
     [ -z "${job_build_from-}" ] || know_base
     [ ! -e "$job_folder/auth" ] || rm -rf "$job_folder/auth"
     echo "$image_id ${image_digest:--}" >"$job_folder/image"
-    [ "$image_platform" = "$(platform)" ] ||
-        fail "the image $job_image is for $image_platform, and this machine is $(platform)"
+    know_platform
+    [ "$image_platform" = "$platform" ] ||
+        fail "the image $job_image is for $image_platform, and this machine is $platform"
 }
 
-platform() { # as images name it
-    case $(uname -m) in
-    x86_64 | amd64) echo linux/amd64 ;;
-    aarch64 | arm64) echo linux/arm64 ;;
-    armv7* | armv6*) echo linux/arm ;;
-    i?86) echo linux/386 ;;
-    loongarch64) echo linux/loong64 ;;
-    *) echo "linux/$(uname -m)" ;;
+know_platform() { # -> $platform, as images name it
+    # The file is there from Linux 6.1 on; each program not started is a millisecond.
+    { read -r machine </proc/sys/kernel/arch; } 2>/dev/null || machine=$(uname -m)
+    case $machine in
+    x86_64 | amd64) platform=linux/amd64 ;;
+    aarch64 | arm64) platform=linux/arm64 ;;
+    armv7* | armv6*) platform=linux/arm ;;
+    i?86) platform=linux/386 ;;
+    loongarch64) platform=linux/loong64 ;;
+    *) platform=linux/$machine ;;
     esac
+}
+
+know_own() { # -> $own: who we are
+    { while read -r key _ own _; do [ "$key" != Uid: ] || return 0; done </proc/self/status; } 2>/dev/null
+    own=$(id -u)
 }
 
 pull_image() {
@@ -152,7 +160,7 @@ ask_user() { # the image itself, once
 }
 
 give() { # $@ files and folders: the image's user may use them
-    own=$(id -u)
+    know_own
     if [ "$box_uid" = "$own" ] && [ "$box_uid" = 0 ]; then
         :
     elif [ "$own" = 0 ] && [ -n "$box_uid" ]; then
@@ -287,7 +295,9 @@ settle() { # wait for the container's own end, whatever became of the client; ->
     [ "$state" != ended ] || code=$box_code
     [ -n "${job_build-}" ] || drop_container
     [ ! -e "$job_folder/auth" ] || rm -rf "$job_folder/auth"
-    rm -f "$job_folder/box/env" "$job_folder/box/env.list"
+    for file in "$job_folder/box/env" "$job_folder/box/env.list"; do
+        [ ! -e "$file" ] || rm -f "$file"
+    done
 }
 
 drop_container() {
@@ -370,11 +380,43 @@ end_pull() {
 end_members() { # false when the engine does not answer
     end_pull
     [ ! -e "$job_folder/auth" ] || rm -rf "$job_folder/auth"
+    await_commit || return 1
     # Who might still have a container made, first.
     end_left
     remove_made || return 1
     # A build whose keeper died has failed, whatever it was about to keep.
-    [ -z "${job_build-}" ] || job_client image rm "$job_build_image" >/dev/null 2>&1 || :
+    [ -z "${job_build-}" ] || drop_image
+}
+
+await_commit() { # it goes on without its client: so that must end by itself; false: not yet
+    [ -e "$job_folder/commit" ] || return 0
+    clock
+    end=$((now + 1000))
+    while is_committing; do
+        [ "$now" -lt "$end" ] || return 1
+        pause
+    done
+}
+
+is_committing() {
+    # shellcheck disable=SC2013 # process ids, not lines
+    for file in $(grep -lsF "DSTACK_JOB=:$job_name:" /proc/[0-9]*/environ); do
+        ! grep -qs -e "$job_build_image" "${file%/environ}/cmdline" || return 0
+    done
+    return 1
+}
+
+drop_image() { # of a build; also one that Docker is still making though its client was killed
+    clock
+    end=$((now + 1000))
+    until job_client image rm "$job_build_image" >/dev/null 2>&1; do
+        if [ ! -e "$job_folder/commit" ] || commit_answered || [ "$now" -ge "$end" ]; then break; fi
+        pause
+    done
+}
+
+commit_answered() { # whether the client said what became of it; Podman's is who makes the image
+    [ "$job_engine" != docker ] || [ -e "$job_folder/answered" ]
 }
 
 end_left() { # what the keeper left on this machine: its shells, its timer, and a client
@@ -452,14 +494,32 @@ $(job_client image inspect --format 'ENTRYPOINT {{json .Config.Entrypoint}}
 CMD {{json .Config.Cmd}}
 WORKDIR {{.Config.WorkingDir}}' "$image_id")
 EOF
-    job_client commit "$@" "$job_box" "$job_build_image" >"$job_folder/commit" 2>&1 || {
-        echo '@commit' >"$job_folder/detail"
-        return 1
-    }
+    job_client commit "$@" "$job_box" "$job_build_image" >"$job_folder/commit" 2>&1
+    committed "$?" || return
     sizes=$(job_client image inspect --format '{{.Size}}' "$job_build_image" "$image_id")
     echo "$job_build_image $((${sizes%%
 *} - ${sizes##*
 }))" >"$job_folder/built"
+}
+
+committed() { # $1 what the client exited with; false, and `detail` says why, where there is no image
+    [ "$1" -gt 128 ] || : >"$job_folder/answered"
+    [ "$1" != 0 ] || return 0
+    if [ "$1" -le 128 ]; then
+        echo '@commit' >"$job_folder/detail"
+        return 1
+    fi
+    # Its death does not end what Docker was told to do.
+    clock
+    end=$((now + 1000))
+    until job_client image inspect "$job_build_image" >/dev/null 2>&1; do
+        if commit_answered || [ "$now" -ge "$end" ]; then
+            echo "the client of the engine ($job_engine) was killed while it made the image" \
+                >"$job_folder/detail"
+            return 1
+        fi
+        pause
+    done
 }
 
 drop_result() { # the container of a build is kept until now

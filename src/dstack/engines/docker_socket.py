@@ -82,13 +82,15 @@ def _get(host: Host, path: str, target: str) -> dict[str, Any] | None:
         link = host.dial(path)
         if link is None:
             return None
-        with link:
+        try:
             link.settimeout(_TIMEOUT)
             # HTTP/1.0: the answer ends where the connection does, in one piece.
             link.sendall(f"GET {target} HTTP/1.0\r\nHost: docker\r\n\r\n".encode())
             answer = b""
             while piece := link.recv(65536):
                 answer += piece
+        finally:
+            link.close()
     except (HostError, OSError):
         return None
     head, _, body = answer.partition(b"\r\n\r\n")

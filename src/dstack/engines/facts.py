@@ -125,12 +125,17 @@ def _gpus(host: Host) -> str:
 
 
 def parse_gpus(text: str) -> tuple[GpuFact, ...]:
-    """`NAME, MIB` lines of nvidia-smi's csv. Pure."""
+    """`NAME, MIB` lines of nvidia-smi's csv, in the order by which GPUs are numbered. Pure.
+
+    Memory that it does not tell (`[N/A]` of machines where it is the processor's, `[Not Supported]`
+    of drivers before 2020) is 0.
+    """
     gpus = []
     for line in text.splitlines():
         name, _, memory = line.rpartition(",")
-        if name and memory.strip().isdigit():
-            gpus.append(GpuFact(name.strip(), int(memory) << 20))
+        amount = memory.strip()
+        if name and (amount.isdigit() or (amount.startswith("[") and amount.endswith("]"))):
+            gpus.append(GpuFact(name.strip(), int(amount) << 20 if amount.isdigit() else 0))
     return tuple(gpus)
 
 

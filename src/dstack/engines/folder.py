@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import msgspec
+
 from ..errors import CannotStart, HostError, HostUnreachable
 from ..hosts.base import Completed, Content, File, Host, ProcessId
 from ..paths import Home
@@ -245,9 +247,13 @@ class FolderEngine:
 
     def end_lost(self, directory: Path) -> None:
         """End what may run without its folder, which somebody deleted with the script in it."""
+        self.end_marked(directory, self.body())
+
+    def end_marked(self, directory: Path, body: str) -> None:
+        """End all that bears the mark of such a job, by what job.sh is made of."""
         name = f"{directory.parent.name}-{directory.name}"
         values = {"job_name": name, "job_folder": f"{directory}", "job_cgroup_root": CGROUPS}
-        script = "\n".join([*assignments(values), self.body()])
+        script = "\n".join([*assignments(values), body])
         try:
             self.host.run([*self.shell, "-c", script, "sh", "end"], timeout=_END_TIMEOUT)
         except HostError:
@@ -289,8 +295,6 @@ def gpu_part(plan: Plan) -> str:
 
 def describe_job(run: Run, attempt: int) -> str:
     """What `job.json` says."""
-    import json
-
     plan = run.plan
     about = {
         "name": run.name,
@@ -306,7 +310,7 @@ def describe_job(run: Run, attempt: int) -> str:
         "registry_auth": plan.registry_auth is not None,
         "submitted_at": run.submitted_at,
     }
-    return json.dumps(about, indent=1) + "\n"
+    return msgspec.json.format(msgspec.json.encode(about), indent=1).decode() + "\n"
 
 
 def job_files(job: Job, values: Mapping[str, str]) -> dict[str, File]:

@@ -120,6 +120,7 @@ judge() { # -> $reason, $signal, $stage, $index, $oom from $code, `phase` and `s
         [ "$code" != 126 ] || detail='the shell cannot be started: a value in env may be too long'
         reason=start_failed code=125
         { read -r detail <"$job_folder/detail"; } 2>/dev/null
+        [ -n "$detail" ] || detail=${unkept-}
         [ ! -e "$job_folder/no_capacity" ] || reason=no_capacity
     elif [ "$oom" = true ]; then
         reason=oom

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 if TYPE_CHECKING:
-    from socket import socket
+    from _socket import socket
 
 
 class File(msgspec.Struct, frozen=True):
@@ -119,6 +119,13 @@ class Host(Protocol):
 
     def connect(self) -> None:
         """Begin to connect, without waiting for it where nobody is asked anything."""
+        ...
+
+    def ready(self) -> bool:
+        """Whether it can be asked without waiting for a connection.
+
+        Raises HostError when the one that `connect` began could not be made.
+        """
         ...
 
     def close(self) -> None:
@@ -236,6 +243,11 @@ class Host(Protocol):
 
     def delete(self, path: Path) -> None:
         """Delete a file or a folder with all that is in it; nothing when it is not there."""
+        ...
+
+    @property
+    def near(self) -> bool:
+        """Whether many small questions are cheaper than one command."""
         ...
 
     @property

@@ -141,6 +141,10 @@ class Channel:
         self.tell(text)
         return self._asked
 
+    def has(self, number: int) -> bool:
+        """Whether the answer to a request has come."""
+        return number in self._answers
+
     def tell(self, text: bytes) -> None:
         """Send what has no answer."""
         self._unsent += text + b"\n"

@@ -261,6 +261,11 @@ class SshHost(SshConnection):
                 local.unlink(missing_ok=True)
 
     @property
+    def near(self) -> bool:
+        """See Host."""
+        return False
+
+    @property
     def platform(self) -> str:
         """See Host."""
         return f"{self.hello.system}-{self.hello.machine}".lower()

@@ -78,6 +78,18 @@ class SshConnection:
         self._deferred.clear()
         self._greeting = self._channel.ask(words("hello", self.options.root))
 
+    def ready(self) -> bool:
+        """See Host."""
+        channel = self._channel
+        if channel is None:
+            return False
+        channel.receive()
+        if channel.broken is not None:
+            if self._greeting is not None:
+                raise self._lost(channel.broken)
+            return False
+        return self._greeting is None or channel.has(self._greeting)
+
     def close(self) -> None:
         """See Host. The shared connection stays for the next process."""
         if self._channel is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import msgspec
@@ -12,6 +13,8 @@ from ..config.address import parse_address
 _SOCKET_LENGTH = 103
 # What ssh itself adds: `%C` is 40 characters, and 17 more while it makes the socket.
 _SOCKET_NAME = 40 + 17
+
+_PLAIN = re.compile(r"[\w./@+-]+")
 
 CONNECT_TIMEOUT = 20  # seconds until a host that says nothing counts as unreachable
 KEEP_ALIVE = 5  # seconds between questions whether the other end is still there
@@ -32,8 +35,14 @@ class SshOptions(msgspec.Struct, frozen=True):
 
 
 def socket_fits(folder: str) -> bool:
-    """Whether the socket of a shared connection can lie in this folder."""
-    return len(folder) + len("/12345678-") + _SOCKET_NAME <= _SOCKET_LENGTH
+    """Whether the socket of a shared connection can lie in this folder.
+
+    Its path must be short, and hold nothing that means something else to ssh.
+    """
+    return (
+        bool(_PLAIN.fullmatch(folder))
+        and len(folder) + len("/12345678-") + _SOCKET_NAME <= _SOCKET_LENGTH
+    )
 
 
 def ssh_argv(

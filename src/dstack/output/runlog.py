@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from .filter import Filter
@@ -31,18 +32,18 @@ class RunLog:
 
     def logs(self) -> list[tuple[int, Path]]:
         """(attempt, its log) of all attempts there are, the first one first."""
-        import os
-
-        try:
-            names = os.listdir(self.folder)
-        except OSError:
-            return []
-        numbers = sorted(int(name) for name in names if name.isdigit())
-        return [(number, self.folder / str(number) / LOG) for number in numbers]
+        return [(number, self.folder / str(number) / LOG) for number in sorted(self._numbers())]
 
     def after(self, attempt: int) -> int | None:
         """The attempt that follows this one, if there is one yet."""
-        return next((number for number, _ in self.logs() if number > attempt), None)
+        # Asked many times a second while a run is watched.
+        return min((number for number in self._numbers() if number > attempt), default=None)
+
+    def _numbers(self) -> list[int]:
+        try:
+            return [int(name) for name in os.listdir(self.folder) if name.isdigit()]
+        except OSError:
+            return []
 
     def start(self) -> Position:
         """Where the output begins."""

@@ -60,6 +60,10 @@ def _gpu_fits(gpu: Gpu, name: str, memory: int) -> bool:
     return least is None or memory >= least * 0.95
 
 
+def _gpu_there(name: str, memory: int) -> str:
+    return f"{name} {_size(memory)}" if memory else f"{name} of unknown memory"
+
+
 def _gpu_text(gpu: Gpu) -> str:
     name = f"{gpu.name} " if gpu.name else ""
     memory = gpu.memory.least if gpu.memory is not None else None
@@ -75,7 +79,7 @@ def fitting_gpus(gpu: Gpu, offer: Offer) -> tuple[int, ...]:
     fitting = [n for n, each in enumerate(offer.gpus) if _gpu_fits(gpu, *each)]
     if len(fitting) >= int(gpu.count.least or 1):
         return tuple(fitting)
-    there = ", ".join(f"{name} {_size(memory)}" for name, memory in offer.gpus) or "no GPU"
+    there = ", ".join(_gpu_there(*each) for each in offer.gpus) or "no GPU"
     message = f"the run asks for {_gpu_text(gpu)}; {offer.backend} has {there}"
     raise NoCapacity(message)
 

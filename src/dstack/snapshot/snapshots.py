@@ -264,6 +264,10 @@ class Snapshots:
         """The run needs its tree no longer. Doing it twice does no harm."""
         self._store.drop_ref(f"runs/{run_id}")
 
+    def wants_spare(self, tree: str) -> bool:
+        """Whether `prepare_spare` would find something to do; asked in microseconds."""
+        return self._spares.wants(tree)
+
     def prepare_spare(self, project: Path, tree: str) -> None:
         """Check the tree out in advance: the next run of the project most likely needs it.
 

@@ -55,23 +55,44 @@ class Spares:
             return False
         return True
 
+    def wants(self, tree: str) -> bool:
+        """Whether `prepare` would find something to do: it is not there, nor just being made."""
+        if tree == EMPTY_TREE or (self._root / tree).exists():
+            return False
+        lock = self._lock()
+        if lock is None:
+            return False
+        os.close(lock)
+        return True
+
     def prepare(self, key: str, tree: str) -> None:
         """Make the project's spare, out of its older one where that is still there."""
         spare = self._root / tree
         if tree == EMPTY_TREE or spare.exists():
             return
-        try:
-            lock = os.open(self._root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError:
+        lock = self._lock()
+        if lock is None:
             return
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not spare.exists():
                 self._make(key, tree, lock)
         except (OSError, GitFailed, StoreError):
             remove_folder(self._root / f"{key}.tmp")
         finally:
             os.close(lock)
+
+    def _lock(self) -> int | None:
+        """The lock's descriptor; None while somebody else has it."""
+        try:
+            lock = os.open(self._root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            return None
+        return lock
 
     def _make(self, key: str, tree: str, lock: int) -> None:
         if self._size(tree) > _LARGEST:

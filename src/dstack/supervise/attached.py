@@ -24,8 +24,12 @@ if TYPE_CHECKING:
 
 # Seconds between looks at the log: while output comes, and when none came for a while.
 _BUSY, _QUIET = 0.02, 0.1
-# Seconds between looks at the job's folder: before the commands run, and after.
-_PREPARING, _RUNNING = 0.1, 2.0
+# In between it is looked at again when that much longer was quiet: of many runs at once, those that
+# have nothing to show should leave the processors to those that do.
+_PATIENCE = 0.125
+# Seconds between looks at the job's folder: before the commands run, at first and later; and after.
+_PREPARING, _PATIENT, _RUNNING = 0.1, 0.5, 2.0
+_FIRST = 1.0  # seconds of watching
 # Seconds between looks at the database for what other commands did.
 _CHANGES = 0.25
 
@@ -76,6 +80,7 @@ class Watch:
         self._held = False
         self._link: Link | None = None  # where the run is on another machine
         self._linked: list[int] = []
+        self._begun = time.monotonic()
 
     def run(self) -> Run:
         """Watch until the run has ended. Raises Detached, BrokenPipeError, DstackError."""
@@ -211,8 +216,9 @@ class Watch:
                 seen = self.supervisor.runs.database.changes()
                 if seen != changes:
                     changes = seen
-                    self.supervisor.reload(self.stored)
-                    next_look = now
+                    version = self.stored.run.version
+                    if self.supervisor.reload(self.stored).version != version:
+                        next_look = now
             if now >= next_look:
                 wait = self._look()
                 self.on_change(self.stored.run)
@@ -229,7 +235,7 @@ class Watch:
                 last_output = now
             elif now - last_output > _QUIET:
                 self.output.idle()
-            pause = _BUSY if now - last_output < 1.0 else _QUIET
+            pause = min(max((now - last_output) * _PATIENCE, _BUSY), _QUIET)
             if self._sleep(0.0 if copied > 1 << 16 else pause):
                 next_look = 0.0
 
@@ -252,7 +258,10 @@ class Watch:
         if self._link is not None:
             self._link.looked(self.stored.run)
         if self.stored.run.status == "preparing":
-            wait = _PREPARING
+            early = time.monotonic() < self._begun + _FIRST
+            # A bar shows how far a pull is; for the rest it is early enough to be told of its end.
+            pulls = (self.supervisor.doing(self.stored.run) or "").startswith("pulling")
+            wait = _PREPARING if early or pulls else _PATIENT
         elif self.stored.run.status == "stopping":
             wait = 0.5
         return wait

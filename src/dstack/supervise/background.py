@@ -26,6 +26,8 @@ from .step import Supervisor
 # Seconds between rounds when nothing happens, and between looks at every run. Of a run whose end
 # the kernel tells us a look is only the net below.
 _ROUND, _LOOK, _LOOK_WATCHED = 2.0, 5.0, 60.0
+# Seconds between looks at a connection that is being made.
+_CONNECTING = 0.2
 # Seconds to stay when nothing is active: the next `dstack run -d` may be about to come.
 _LINGER = 1.0
 
@@ -77,7 +79,7 @@ class Background:
                 idle_since = None if active else (idle_since or now)
             if idle_since is not None and now - idle_since >= _LINGER:
                 return
-            due = [ward for ward in self.wards.values() if now >= ward.due]
+            due = [w for w in self.wards.values() if now >= w.due and self._reached(w, now)]
             due += self._company(due, now)
             self.supervisor.glance(ward.stored for ward in due)
             for ward in due:
@@ -106,6 +108,16 @@ class Background:
             elif self.supervisor.leases.take(stored.seq):
                 self.wards[stored.seq] = _Ward(stored)
         return len(found)
+
+    def _reached(self, ward: _Ward, now: float) -> bool:
+        """Whether the run can be looked at without waiting for a connection.
+
+        A machine that does not answer must not keep the others waiting.
+        """
+        if not ward.far or self.supervisor.site_of(ward.stored.run.plan).begin():
+            return True
+        ward.due = now + _CONNECTING
+        return False
 
     def _company(self, due: list[_Ward], now: float) -> list[_Ward]:
         """The other runs on the machines that are asked now: that is no question more."""

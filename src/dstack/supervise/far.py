@@ -76,11 +76,19 @@ class FarSite(Site):
         """See Site."""
         return self._host
 
-    def begin(self) -> None:
+    def begin(self) -> bool:
         """See Site."""
-        if self.away() is None:
-            with suppress(HostError):  # it is told again to whoever asks something
-                self._host.connect()
+        if self.away() is not None:
+            return True
+        try:
+            if self._host.ready():
+                return True
+            self._host.connect()
+            return self._host.ready()
+        except HostError as error:
+            # Who asks now is told the same without waiting for it again.
+            self.told(error.message)
+            return True
 
     def foresee(self, snapshots: Snapshots, project: Path, *, gpus: bool) -> None:
         """See Site."""

@@ -42,8 +42,9 @@ class Site:
         """The host; None is this machine."""
         return None
 
-    def begin(self) -> None:
-        """Begin to connect, without waiting for it."""
+    def begin(self) -> bool:
+        """Begin to connect, without waiting for it. Whether it can be asked without waiting."""
+        return True
 
     def foresee(self, snapshots: Snapshots, project: Path, *, gpus: bool) -> None:
         """A run of the project is about to be planned, and started: ask what that will need."""

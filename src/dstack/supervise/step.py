@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+import msgspec
+
 from ..engines.base import Engine, StopReason
 from ..errors import CannotStart, DstackError, HostUnreachable, NoCapacity, StoreError
 from ..paths import Home
@@ -38,6 +40,15 @@ _CLAIM = 3.0
 _REPEAT = 5.0
 # Seconds before a start is tried again whose host does not answer.
 _AGAIN = 1.0
+
+
+def _by_our_clock(seen: Observation) -> Observation:
+    """Without the times of another machine's clock, which may be any: limits are of ours."""
+    if isinstance(seen, Running):
+        return msgspec.structs.replace(seen, since=None)
+    if isinstance(seen, Exited):
+        return Exited(msgspec.structs.replace(seen.exit, at=None))
+    return seen
 
 
 def _settled(seen: Observation) -> bool:
@@ -120,6 +131,8 @@ class Supervisor:
         seen = (
             self._seen.pop((run.id, attempt), None) or self._poll(run.plan, [directory])[directory]
         )
+        if run.plan.remote is not None:
+            seen = _by_our_clock(seen)
         if isinstance(seen, Running | Preparing) and seen.keeper is not None:
             self._keepers[run.id] = seen.keeper
         if isinstance(seen, Preparing):

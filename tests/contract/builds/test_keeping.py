@@ -39,7 +39,8 @@ class Stage:
         self.home, self.site, self.snapshots = home, Site(home), Snapshots(home)
         pending = self.snapshots.begin(project)
         tree = pending.finish().tree
-        run = bench.run(*COMMANDS, stage="build", run_id="abcdef012345")
+        # Its processes are told by the id, also from those of the same test elsewhere.
+        run = bench.run(*COMMANDS, stage="build", run_id=os.urandom(6).hex())
         folder = home.run(run.id)
         (folder / "code").rmdir()
         self.snapshots.checkout(tree, folder / "code")

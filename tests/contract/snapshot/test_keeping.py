@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
 from pathlib import Path
@@ -56,6 +57,19 @@ def test_a_spare_has_the_empty_folders_of_its_tree_and_no_others(lab: Lab) -> No
     lab.snapshots.prepare_spare(lab.project, lab.take().tree)
     assert lab.seen() == contents(lab.project)
     assert spares(lab) == []
+
+
+def test_a_spare_is_wanted_where_there_is_none_and_nobody_makes_it(lab: Lab) -> None:
+    lab.write("a", "1")
+    tree = lab.take().tree
+    assert lab.snapshots.wants_spare(tree)
+    with (lab.home.code / "spares" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert not lab.snapshots.wants_spare(tree)
+    lab.snapshots.prepare_spare(lab.project, tree)
+    assert not lab.snapshots.wants_spare(tree)
+    lab.give(tree)
+    assert lab.snapshots.wants_spare(tree)
 
 
 def test_a_spare_of_another_state_is_not_taken(lab: Lab) -> None:

@@ -29,10 +29,12 @@ from dstack.engines.clients import (
     credentials,
     environment_of,
     explain,
+    explain_commit,
     registry_of,
 )
 from dstack.engines.container_script import Inside, interpreter, keys, render_box, render_job, words
 from dstack.engines.docker_socket import facts_of
+from dstack.engines.podman_store import settings_of
 from dstack.engines.progress import layers
 from dstack.engines.render import Places
 from dstack.run.model import Plan, Run
@@ -182,6 +184,36 @@ def test_what_a_client_said(client: Client, said: str, sentence: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("client", "said", "sentence"),
+    [
+        (
+            DOCKER,
+            "Error response from daemon: ... write /large: no space left on device\n",
+            "the disk of Docker is full: the image of the build could not be put there",
+        ),
+        (
+            PODMAN,
+            "Error: committing container: disk quota exceeded",
+            "the disk of Podman is full: the image of the build could not be put there",
+        ),
+        (
+            DOCKER,
+            "Cannot connect to the Docker daemon at unix:///x. Is it running?",
+            "Docker did not answer when the image of the build was to be made",
+        ),
+        (
+            PODMAN,
+            "one\nError: something else\n",
+            "Podman could not make the image of the build: Error: something else",
+        ),
+        (DOCKER, "", "Docker could not make the image of the build: it says nothing"),
+    ],
+)
+def test_what_a_commit_that_failed_said(client: Client, said: str, sentence: str) -> None:
+    assert explain_commit(client, said) == sentence
+
+
+@pytest.mark.parametrize(
     "said",
     [
         "Error response from daemon: Head https://r.io/v2/: no basic auth credentials",
@@ -242,3 +274,12 @@ def test_addresses() -> None:
     assert find_address(json.dumps(settings).encode(), 80) == ("127.0.0.1", 49153)
     assert find_address(json.dumps(settings).encode(), 81) is None
     assert find_address(b"garbage", 80) is None
+
+
+def test_the_settings_of_podman() -> None:
+    named = {"CONTAINERS_STORAGE_CONF": "/s", "CONTAINERS_CONF": "/c", "HOME": "/h"}
+    found = [str(path) for path in settings_of(named)]
+    assert found[:2] == ["/s", "/c"]
+    assert "/etc/containers/registries.conf.d" in found
+    assert "/h/.config/containers/storage.conf" in found
+    assert Path("/x/containers/storage.conf") in settings_of({"XDG_CONFIG_HOME": "/x"})

@@ -172,6 +172,8 @@ def test_the_command_line_of_ssh() -> None:
 def test_sockets_have_short_paths() -> None:
     assert socket_fits("/home/somebody/.dstack/ssh")
     assert not socket_fits("/home/" + "x" * 40)
+    assert not socket_fits("/home/a b/.dstack/ssh")
+    assert not socket_fits("/home/%u/ssh")
 
 
 # What OpenSSH 8.4 to 9.6 print, and what is said of it.

@@ -1,4 +1,4 @@
-"""What is sent of a change: parts that are named by their content, and the middle of large files."""
+"""What is sent of a change: parts named by their content, and the middle of large files."""
 
 from __future__ import annotations
 
