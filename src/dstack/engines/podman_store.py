@@ -9,6 +9,7 @@ Only a shortcut. Whatever is unusual gives None, and job.sh asks with the client
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -43,10 +44,10 @@ def look_up(
 ) -> str | None:
     """The facts of an image that is there; None: it is not there, or ask the client.
 
-    `client` is the command, `environ` what is added to the host's environment, and `folder`
+    `client` is the command, `environ` what is added to this process's environment, and `folder`
     is where answers are kept.
     """
-    whole = {**host.environ, **environ}
+    whole = {**os.environ, **environ}
     try:
         return _look_up(host, folder, client, image, whole)
     except (HostError, UnicodeDecodeError):

@@ -111,7 +111,6 @@ class Host(Protocol):
     """
 
     name: str
-    near: bool  # whether asking costs no more than a system call
 
     @property
     def root(self) -> Path:

@@ -42,8 +42,6 @@ _SIGNALLED = range(129, 193)
 class SshHost(SshConnection):
     """See Host."""
 
-    near = False
-
     _uv: str | None = None
 
     # Commands and files
