@@ -12,17 +12,21 @@
 #     assemble.sh                 how large files are made of their pieces
 #     fresh                       it does not follow on what is there
 #     ready                       all of it is there, and it is this tree
-# FOLDER/lock           the process that is at it
+# FOLDER/lock           the process that is at it, and with what
 #
 # Needs cp, rm, mv, ln, readlink, xargs, du, head and tail.
 
 LARGEST=250000 # kilobytes; a larger spare would take more disk than it saves time
 
-lock() { # one at a time; one that was killed holds it no longer
+lock() { # $1 what for; one at a time; one that was killed holds it no longer
     me=$(exec sh -c 'echo "$PPID"') # in a subshell, $$ is another's
-    until ln -s "$me" lock 2>/dev/null; do
+    until ln -s "$me $1" lock 2>/dev/null; do
         other=$(readlink lock) || continue
-        is_at_it "$other" || rm -f lock
+        if ! is_at_it "${other%% *}"; then
+            rm -f lock
+        elif [ "${other#* }" = spare ] && [ "$1" != spare ]; then
+            kill "${other%% *}" 2>/dev/null # nobody waits for a spare
+        fi
         sleep 0.05 2>/dev/null || sleep 1
     done
     trap 'rm -f lock' EXIT
@@ -108,12 +112,18 @@ lay() { # $1 tree, $2 target
 }
 
 leave_spare() { # while nobody waits; with the lock, so that nobody changes what is copied
-    lock
+    lock spare
+    trap 'kill "$!"; wait "$!"; exit' TERM
     ! read_tree spare.tree && read_tree tree || return 0
     rm -rf spare
     size=$(du -sk files)
-    [ "${size%%[!0-9]*}" -le "$LARGEST" ] || return 0
-    if mkdir spare && copy files spare; then echo "$tree" >spare.tree; else rm -rf spare; fi
+    [ "${size%%[!0-9]*}" -le "$LARGEST" ] && mkdir spare || return 0
+    cp -a --reflink=auto files/. spare 2>/dev/null &
+    wait "$!" || {
+        cp -Rp files/. spare &
+        wait "$!" || return 0
+    }
+    echo "$tree" >spare.tree
 }
 
 # What is dstack's own is nobody else's; what is in it is as it was in the folder.
@@ -122,6 +132,6 @@ umask 077
 umask 022
 cd "$1" || exit 1
 shift
-lock
+lock "$1"
 settle
 "$@"
