@@ -11,7 +11,9 @@ from pathlib import Path
 
 from dstack.digest import digest
 from tests.engines.machine import processes
-from tests.faults.rounds import Round, kill
+from tests.faults.container_rounds import IMAGES
+from tests.faults.rounds import CHILDREN, Round, kill
+from tests.hosts.docker import Docker
 from tests.hosts.host import Host
 from tests.hosts.spec import USERS
 from tests.support import Dstack
@@ -46,7 +48,7 @@ class CutRound(Round):
         os.chown(folder, USERS["me"][0], USERS["me"][0])
 
     def __str__(self) -> str:
-        hidden = {"side", "host", "home", "known"}
+        hidden = {"side", "host", "home", "known", "docker"}
         return " ".join(f"{key}={value}" for key, value in vars(self).items() if key not in hidden)
 
     @property
@@ -143,6 +145,35 @@ class CutRound(Round):
         """SIGKILL; one that has just ended is no error."""
         self.host.admin("sh", "-c", f"kill -9 {pid} 2>/dev/null; true")
         return True
+
+
+class ContainerCutRound(CutRound):
+    """A round of which the job is in a container, on a host with a Docker daemon of its own."""
+
+    def __init__(self, seed: int, side: Path, docker: Docker, home: Path) -> None:
+        super().__init__(seed, side, docker.host, home)
+        self.docker = docker
+        self.image = IMAGES[seed % len(IMAGES)]
+        if self.image == "python" and "setsid" in CHILDREN[self.children]:
+            # There is no such program in that image.
+            self.children = "background"
+
+    @property
+    def truth(self) -> Path:
+        found = list(self.host.path("/home/me/.dstack/cache").glob(f"*/%2Fside-{self.seed}"))
+        return found[0] if found else self.side / "nowhere"
+
+    def settings(self) -> tuple[str, str]:
+        inside = f"/side-{self.seed}"
+        return inside, f"image: {self.docker.client().image(self.image)}\ncache: [{inside}]\n"
+
+    def mend(self) -> None:
+        super().mend()
+        if self.what == "reboot":
+            self.docker.launch()
+
+    def left(self, run_id: str | None) -> list[str]:
+        return super().left(run_id) + [f"container {c}" for c in self.docker.client().containers()]
 
 
 _RUNS = "/home/me/.dstack/runs"

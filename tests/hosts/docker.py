@@ -26,6 +26,15 @@ class Docker:
 
     def start(self) -> Engine:
         """Start it, with the test images and nothing else; the client that reaches it from here."""
+        self.launch()
+        client = self.client()
+        remove_others(client)
+        if not client.holds(*map(client.image, images.IMAGES)):
+            self._load(client)
+        return client
+
+    def launch(self) -> None:
+        """Only the daemon, with what it had."""
         options = [
             "--data-root=/var/lib/docker",
             "--exec-root=/run/docker",
@@ -42,11 +51,6 @@ class Docker:
         )
         if not self.answers():
             raise RuntimeError(f"dockerd ended: {self.host.path(_LOG).read_text()[-2000:]}")
-        client = self.client()
-        remove_others(client)
-        if not client.holds(*map(client.image, images.IMAGES)):
-            self._load(client)
-        return client
 
     def client(self) -> Engine:
         """The client that talks to it, run on this machine."""
@@ -72,7 +76,9 @@ class Docker:
         machine.end_group(self.host.link.device)
 
     def _has_begun(self) -> bool:
-        return self.host.path("/run/docker.pid").exists() or self.host.path(_LOG).exists()
+        # One that ends at once has said why.
+        log = self.host.path(_LOG)
+        return self._lives() or (log.exists() and log.stat().st_size > 0)
 
     def _lives(self) -> bool:
         return any(p.command.startswith("dockerd ") for p in self.host.daemons())
