@@ -7,7 +7,6 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from ..errors import FileErrors
-from .address import parse_address
 from .forms import ListForm, Property, Reader, RecordForm, ScalarForm, pattern
 from .packed import Memory, parse_once
 from .profile import BOOL, LABEL, one_of
@@ -53,6 +52,8 @@ def _base_image(text: str) -> str:
 
 
 def _host(text: str) -> str:
+    from .address import parse_address
+
     parse_address(text)
     return text
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from weakref import WeakKeyDictionary
 
 from ..errors import HostError
 from ..hosts.base import Host, Machine
@@ -15,7 +14,7 @@ from .interpreters import parse_pythons
 
 _TIMEOUT = 20.0
 # What each host has said, and about what: it is asked once by a process, and for all together.
-_said: WeakKeyDictionary[Host, tuple[frozenset[str], str]] = WeakKeyDictionary()
+_said: dict[Host, tuple[frozenset[str], str]] = {}
 
 
 def find_facts(

@@ -108,7 +108,9 @@ lay() { # $1 tree, $2 target
         { mkdir "$2.tmp-$$" && copy files "$2.tmp-$$"; } || { rm -rf "$2.tmp-$$" && exit 1; }
         mv "$2.tmp-$$" "$2" || exit 1
     fi
-    leave_spare </dev/null >/dev/null 2>&1 &
+    # Redirected for good, not for one command: else a copy of our output would stay open, and
+    # whoever waits for its end would wait for the spare.
+    (exec </dev/null >/dev/null 2>&1 && leave_spare) &
 }
 
 leave_spare() { # while nobody waits; with the lock, so that nobody changes what is copied

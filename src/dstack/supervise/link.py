@@ -88,6 +88,8 @@ class Link:
         self._begun = time.monotonic()
 
     def _connect(self, run: Run) -> None:
+        if run.attempt is not None and run.attempt.exit is not None:
+            return  # it has ended: what is left of its output is asked for at once
         keeper = self._supervisor.keeper(run)
         if keeper is not None and (self._watch is None or keeper != self._keeper):
             self._unwatch()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import signal
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -199,3 +201,28 @@ def test_a_store_that_was_pruned_sends_all(sending: Sending) -> None:
     (sending.project / "a").unlink()
     (sending.project / "b").write_text("2")
     assert content(sending.send()) == content(sending.project)
+
+
+def test_nobody_waits_for_the_spare(tmp_path: Path) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    real = shutil.which("busybox") or "/bin/busybox"
+    for name in APPLETS.split():
+        (tools / name).symlink_to(real)
+    (tools / "cp").unlink()
+    script = (
+        f'#!/bin/sh\n[ "$3" = "files/." ] && [ "$4" = spare ] && sleep 30\nexec {real} cp "$@"\n'
+    )
+    (tools / "cp").write_text(script)
+    (tools / "cp").chmod(0o755)
+    sending = Sending(tmp_path, tools)
+    begun = time.monotonic()
+    for text in ("1", "2"):
+        (sending.project / "file").write_text(text)
+        # The second one comes while the spare of the first is being made.
+        assert content(sending.send()) == content(sending.project)
+    assert time.monotonic() - begun < 20
+    (kept,) = (sending.root / "code").iterdir()
+    holder = os.readlink(kept / "lock").split()
+    if holder[1:] == ["spare"]:
+        os.kill(int(holder[0]), signal.SIGTERM)
