@@ -279,6 +279,29 @@ def test_two_machines_of_one_user_do_not_disturb_each_other(
             kill(pid)
 
 
+def test_many_runs_of_one_new_project_at_once(far: Hosts, dstack: Dstack, project: Project) -> None:
+    # None of them finds its code there, and one of them sends it. And sshd allows ten sessions in
+    # a connection (MaxSessions); each of these takes two.
+    folder = project(WAITS)
+    clis = [dstack.start("run", folder, "-n", f"far-{n}", bufsize=0) for n in range(7)]
+    try:
+        for cli in clis:
+            assert cli.stdout
+            first = cli.stdout.readline() + cli.stdout.readline()
+            assert first == b"begun\n1\n", cli.communicate(timeout=60)
+        time.sleep(1)
+        go(far)
+        for cli in clis:
+            out, err = cli.communicate(timeout=60)
+            assert cli.returncode == 3
+            is_whole("begun\n1\n" + out.decode())
+            assert "does not answer" not in err.decode()
+    finally:
+        for cli in clis:
+            cli.kill()
+            cli.communicate()
+
+
 def _runs(far: Hosts) -> list[str]:
     """What runs on alpha for dstack, but for connections."""
     found = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -138,6 +138,10 @@ class Host(Protocol):
         They are before the next answer and at the end; after one failed, none that follows is
         done, and its error is raised there.
         """
+        ...
+
+    def afterwards(self, act: Callable[[], None]) -> None:
+        """Call it once all that was asked before is done, or has failed: at a batch's end."""
         ...
 
     def run(

@@ -7,7 +7,7 @@ import os
 import stat
 import sys
 from _thread import get_ident
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,6 +63,10 @@ class LocalHost:
     def batch(self) -> Iterator[None]:
         """See Host: it is done at once here."""
         yield
+
+    def afterwards(self, act: Callable[[], None]) -> None:
+        """See Host."""
+        act()
 
     def run(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,6 +38,7 @@ class SshConnection:
         self._greeting: int | None = None
         self._batch = 0
         self._deferred: list[tuple[int, str, float]] = []  # answers that nobody waited for
+        self._afterwards: list[Callable[[], None]] = []  # what waits for the batch's end
 
     # The connection
 
@@ -217,6 +218,15 @@ class SshConnection:
             self._batch -= 1
             if self._batch == 0:
                 self._deferred.clear()
+                while self._afterwards:
+                    self._afterwards.pop()()
+
+    def afterwards(self, act: Callable[[], None]) -> None:
+        """See Host."""
+        if self._batch:
+            self._afterwards.append(act)
+        else:
+            act()
 
     def _flush(self) -> None:
         channel = self._open()

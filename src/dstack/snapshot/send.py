@@ -32,6 +32,7 @@ from .tar import END, Headers, padding
 from .update import Progress
 
 _TIMEOUT = 600.0  # seconds to lay a tree out there
+_BEGUN = time.time_ns()  # before anything was asked: this is imported for the first question
 
 
 class There:
@@ -72,7 +73,11 @@ class Sender:
         there = self._look("" if fresh else os.fspath(target))
         if there.laid:
             return 0
-        with self._alone():
+        with self._alone() as changed:
+            if changed:
+                there = self._look("" if fresh else os.fspath(target))
+                if there.laid:
+                    return 0
             sent = 0
             if there.tree != tree:
                 sent = self._send(there, tree, progress)
@@ -86,15 +91,27 @@ class Sender:
         self._host.foresee(self._argv("look", ""))
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """One command at a time sends a project to a host."""
+    def _alone(self) -> Iterator[bool]:
+        """One process at a time sends a project to a host, until all that it asked is done.
+
+        Whether another may have done so since this one began: what was seen before is stale then.
+        """
         path = self._store.projects / f"{self._key}.sending-{self._host.name}"
+        # A lock of the process's own kind: it may begin twice in one batch.
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-        finally:
+
+        def release() -> None:
+            os.pwrite(lock, b"\n", 0)  # one that is empty was made by who looks at it
+            now = time.time_ns()
+            os.utime(lock, ns=(now, now))
             os.close(lock)
+
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX)
+            found = os.fstat(lock)
+            yield found.st_size > 0 and found.st_mtime_ns > _BEGUN
+        finally:
+            self._host.afterwards(release)
 
     def _look(self, target: str) -> There:
         argv = self._argv("look", target)
