@@ -152,8 +152,8 @@ def _sending(bench: Bench) -> Iterator[Row]:
 
     def spare() -> None:
         """The run's copy is made in advance, while nobody waits."""
-        wanted = 'until [ -s "$(echo ~/.dstack/code/*/spare.tree)" ]; do sleep 0.2; done'
-        bench.call([*bench.ssh, wanted])
+        wanted = "until [ -s $kept/spare.tree ]; do sleep 0.2; done"
+        bench.call([*bench.ssh, f"for kept in ~/.dstack/code/*; do {wanted}; done"])
 
     def rsync() -> None:
         (project / "d8" / "f8").write_text(f"changed {time.monotonic()}\n")

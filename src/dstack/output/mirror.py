@@ -35,6 +35,7 @@ class Mirror:
         self._here = here / "log"
         self._whole = here / "whole"
         self._stream: Stream | None = None
+        self._idle = False  # nothing has come through the stream yet
         self._at = 0  # where the next byte belongs that comes
         self._file: int | None = None
         try:
@@ -54,6 +55,7 @@ class Mirror:
         """
         if self._stream is None and not self.whole:
             self._at = self._size()
+            self._idle = True
             self._stream = self._host.follow(self._there, self._at)
         return self._stream.fileno() if self._stream is not None else None
 
@@ -71,6 +73,7 @@ class Mirror:
             if not data:
                 self._drop()  # it broke off; the next one goes on
                 break
+            self._idle = False
             taken += self._append(data)
             if taken > _ASKED:
                 break
@@ -78,6 +81,7 @@ class Mirror:
 
     def foresee(self) -> None:
         """`ask` comes soon: the host may begin to answer. Raises HostError."""
+        self._drop_idle()
         if self._stream is None and not self.whole:
             self._host.foresee_read(self._there, self._size(), _ASKED)
 
@@ -106,6 +110,7 @@ class Mirror:
     def finish(self) -> None:
         """The job has ended: copy the rest of its output. Raises HostError."""
         if not self.whole:
+            self._drop_idle()
             self.catch_up()
             try:
                 self._whole.touch(0o600)
@@ -118,6 +123,11 @@ class Mirror:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+    def _drop_idle(self) -> None:
+        """A stream that is only just being made: asking is faster."""
+        if self._idle:
+            self._drop()
 
     def _drop(self) -> None:
         if self._stream is not None:

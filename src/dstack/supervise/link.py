@@ -13,7 +13,7 @@ from ..run.model import Run
 from .step import Supervisor
 
 # Seconds that a run must last before its output gets a connection of its own.
-_SHORT = 0.5
+_SHORT = 0.25
 # Seconds before the next try after a connection broke.
 _AGAIN = 1.0
 
