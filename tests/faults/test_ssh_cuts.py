@@ -22,9 +22,9 @@ from tests.hosts.services import Hosts
 from tests.support import Dstack
 
 # The workers share the batches; a batch has a state folder and a connection for all its rounds.
-BATCHES, ROUNDS = 12, 10
+BATCHES, ROUNDS = 12, 7
 # In containers: so many more.
-CONTAINER_BATCHES, CONTAINER_ROUNDS = 3, 8
+CONTAINER_BATCHES, CONTAINER_ROUNDS = 3, 6
 ONCE = "DSTACK_SEED" in os.environ
 
 

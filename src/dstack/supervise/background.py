@@ -61,23 +61,24 @@ class Background:
         self.poll = select.poll()
         self.by_fd: dict[int, _Ward] = {}
         self.ending = False
+        self.idle_since: float | None = None  # when it was seen that no run is active
+        self.dropped = False  # whether a run left our care since we looked for more
 
     def serve(self) -> None:
         """Look after runs until none is active."""
-        idle_since: float | None = None
         changes = -1
         next_find = 0.0
         while not self.ending:
             now = time.monotonic()
             seen = self.supervisor.runs.database.changes()
             # `changes` does not see our own records: without wards, look whether all is over.
-            over = not self.wards and idle_since is None
-            if seen != changes or now >= next_find or over:
+            over = not self.wards and self.idle_since is None
+            if seen != changes or now >= next_find or over or self.dropped:
                 changes = seen
                 next_find = now + _LOOK
                 active = self._find()
-                idle_since = None if active else (idle_since or now)
-            if idle_since is not None and now - idle_since >= _LINGER:
+                self.idle_since = None if active else (self.idle_since or now)
+            if self.idle_since is not None and now - self.idle_since >= _LINGER:
                 return
             due = [w for w in self.wards.values() if now >= w.due and self._reached(w, now)]
             due += self._company(due, now)
@@ -107,6 +108,7 @@ class Background:
                     ward.due = 0.0
             elif self.supervisor.leases.take(stored.seq):
                 self.wards[stored.seq] = _Ward(stored)
+        self.dropped = False
         return len(found)
 
     def _reached(self, ward: _Ward, now: float) -> bool:
@@ -134,6 +136,7 @@ class Background:
 
     def _drop(self, seq: int) -> None:
         ward = self.wards.pop(seq)
+        self.dropped = True
         self._unwatch(ward)
         self.supervisor.leases.drop(seq)
 
@@ -221,6 +224,11 @@ class Background:
     def _wait(self) -> None:
         now = time.monotonic()
         soonest = min((ward.due for ward in self.wards.values()), default=now + _ROUND)
+        if self.dropped and not self.wards:
+            # That may have been the last one: look at once whether anything is active.
+            return
+        if self.idle_since is not None:
+            soonest = min(soonest, self.idle_since + _LINGER)
         pause = min(max(soonest - now, 0.0), _ROUND)
         self._hear()
         watches = [ward.watch for ward in self.wards.values() if ward.watch is not None]

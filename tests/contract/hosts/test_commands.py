@@ -7,8 +7,10 @@ import time
 import pytest
 
 from dstack.errors import HostError
-from tests.contract.hosts.places import Place, commands
+from tests.contract.hosts.places import ALL_PLACES, Place, commands
 from tests.support import wait_for
+
+pytestmark = pytest.mark.parametrize("place", ALL_PLACES, indirect=True, scope="module")
 
 AWKWARD = [
     "",
