@@ -102,6 +102,9 @@ class FarSite(Site):
 
     def told(self, problem: str | None) -> None:
         """See Site."""
+        if problem is not None and self.away() is not None:
+            # Nobody asked it: that is our own answer, and must not put off the next question.
+            return
         self._problem = problem
         if problem is None:
             self._pause = 0.0
