@@ -24,6 +24,9 @@ __all__ = ["docker_there", "hosts", "running_hosts", "ssh"]
 PATIENCE = 75.0
 
 
+_running: list[Hosts] = []  # those of this process, once they are needed
+
+
 @pytest.fixture(scope="session")
 def running_hosts() -> Iterator[Hosts]:
     """All hosts, up; ask for `hosts` instead."""
@@ -31,10 +34,18 @@ def running_hosts() -> Iterator[Hosts]:
         pytest.skip("the hosts are started as root; run the tests as root")
     if lacking := services.missing():
         pytest.skip(f"hosts need {' '.join(lacking)}: apt-get install openssh-server iproute2")
+    if _running:
+        # Each place that takes these fixtures over has a session of its own of this one.
+        yield _running[0]
+        return
     started = Hosts(os.getpid())
-    started.start()
-    yield started
-    started.stop()
+    _running.append(started)
+    try:
+        started.start()
+        yield started
+    finally:
+        _running.clear()
+        started.stop()
 
 
 @pytest.fixture

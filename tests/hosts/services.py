@@ -68,7 +68,8 @@ class Hosts:
         try:
             self._find((self.folder / "network").read_text())
         except OSError:
-            return
+            if not self.all:
+                return
         for host in reversed(self.all.values()):
             host.power_off()
         for name, docker in self.docker.items():
