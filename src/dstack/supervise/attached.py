@@ -27,6 +27,9 @@ _BUSY, _QUIET = 0.02, 0.1
 # In between it is looked at again when that much longer was quiet: of many runs at once, those that
 # have nothing to show should leave the processors to those that do.
 _PATIENCE = 0.125
+# Bytes at once that tell of more to come; of so many that there is no need to wait for more; and
+# the seconds that it is waited for otherwise.
+_MUCH, _FLOOD, _GATHER = 1 << 16, 4 << 20, 0.003
 # Seconds between looks at the job's folder: before the commands run, at first and later; and after.
 _PREPARING, _PATIENT, _RUNNING = 0.1, 0.5, 2.0
 _FIRST = 1.0  # seconds of watching
@@ -236,7 +239,10 @@ class Watch:
             elif now - last_output > _QUIET:
                 self.output.idle()
             pause = min(max((now - last_output) * _PATIENCE, _BUSY), _QUIET)
-            if self._sleep(0.0 if copied > 1 << 16 else pause):
+            if copied > _MUCH:
+                # Pieces of a few kilobytes would cost more than they are worth.
+                pause = 0.0 if copied > _FLOOD else _GATHER
+            if self._sleep(pause):
                 next_look = 0.0
 
     def _look(self) -> float:
