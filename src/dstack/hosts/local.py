@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 import sys
-from _thread import get_ident
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +12,7 @@ from typing import TYPE_CHECKING
 from ..errors import HostError
 from .base import Completed, Content, File, Machine, ProcessId
 from .environment import find_program, passed_through
+from .local_files import MISSING, delete_tree, read_small, write_aside
 
 if TYPE_CHECKING:
     from _socket import socket
@@ -25,8 +23,6 @@ if TYPE_CHECKING:
 _RESET_SIGNALS = ("HUP", "INT", "QUIT", "PIPE", "ALRM", "TERM", "USR1", "USR2", "CHLD")
 _RESET_TERMINAL_SIGNALS = ("TSTP", "TTIN", "TTOU", "XFSZ")
 _LISTENS = 10.0  # seconds that a service has to accept a connection
-# ESRCH: a process that ended while its file in /proc was open, proc(5).
-_MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ESRCH)
 
 
 class LocalHost:
@@ -121,14 +117,14 @@ class LocalHost:
         try:
             os.makedirs(folder, 0o700, exist_ok=True)
             for name, file in files.items():
-                _write(f"{folder}/{name}", file)
+                write_aside(f"{folder}/{name}", file)
         except OSError as error:
             message = f"cannot write {error.filename or folder}: {error.strerror}"
             raise HostError(message) from None
 
     def read_many(self, paths: Sequence[Path]) -> list[Content | None]:
         """See Host."""
-        return [_read(os.fspath(path)) for path in paths]
+        return [read_small(os.fspath(path)) for path in paths]
 
     def spawn(self, argv: Sequence[str], *, env: Mapping[str, str], output: Path) -> int:
         """See Host."""
@@ -179,7 +175,7 @@ class LocalHost:
                 file.seek(offset)
                 return file.read(limit)
         except OSError as error:
-            if error.errno in _MISSING:
+            if error.errno in MISSING:
                 return None
             message = f"cannot read {path}: {error.strerror}"
             raise HostError(message) from None
@@ -211,7 +207,7 @@ class LocalHost:
     def boot_id(self) -> str:
         """See Host."""
         if self._boot is None:
-            found = _read("/proc/sys/kernel/random/boot_id")
+            found = read_small("/proc/sys/kernel/random/boot_id")
             self._boot = found.data.decode().strip() if found else ""
         return self._boot
 
@@ -262,7 +258,7 @@ class LocalHost:
             return
         try:
             if path.is_dir() and not path.is_symlink():
-                _delete_tree(path)
+                delete_tree(path)
             else:
                 path.unlink(missing_ok=True)
         except (OSError, shutil.Error) as error:
@@ -336,7 +332,7 @@ class LocalHost:
                 self._children.discard(process.pid)
         if process.boot and process.boot != self.boot_id():
             return False
-        found = _read(f"/proc/{process.pid}/stat")
+        found = read_small(f"/proc/{process.pid}/stat")
         if found is None:
             return not process.started and _exists(process.pid)
         fields = found.data.rpartition(b")")[2].split()
@@ -357,73 +353,6 @@ def _exists(pid: int) -> bool:
     return True
 
 
-def _write(path: str, file: File) -> None:
-    if file.keep and os.path.lexists(path):
-        return
-    aside = f"{path}.{os.getpid()}-{get_ident()}"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-    try:
-        fd = os.open(aside, flags, file.mode)
-        try:
-            view = memoryview(file.data)
-            while view:
-                view = view[os.write(fd, view) :]
-        finally:
-            os.close(fd)
-        if file.keep:
-            # A link never replaces: of two that write at once, the first one stays.
-            try:
-                os.link(aside, path)
-            except FileExistsError:
-                pass
-            os.unlink(aside)
-        else:
-            os.rename(aside, path)
-    except OSError as error:
-        try:
-            os.unlink(aside)
-        except OSError:
-            pass
-        error.filename = path
-        raise
-
-
-def _read(path: str) -> Content | None:
-    """The file, or where the link leads; None when there is none. Raises HostError.
-
-    What cannot be read for another reason must not pass for missing: a job whose folder is
-    missing has ended.
-    """
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    except OSError as error:
-        if error.errno in _MISSING:
-            return None
-        return _read_link(path, error)
-    try:
-        found = os.fstat(fd)
-        if stat.S_ISDIR(found.st_mode):
-            return Content(b"", found.st_mtime)
-        return Content(os.read(fd, 65536), found.st_mtime)
-    except OSError as error:
-        if error.errno in _MISSING:
-            return None
-        message = f"cannot read {path}: {error.strerror}"
-        raise HostError(message) from None
-    finally:
-        os.close(fd)
-
-
-def _read_link(path: str, error: OSError) -> Content | None:
-    try:
-        return Content(os.fsencode(os.readlink(path)), os.lstat(path).st_mtime)
-    except OSError as other:
-        if other.errno in _MISSING:
-            return None
-    message = f"cannot read {path}: {error.strerror}"
-    raise HostError(message)
-
-
 def _spawn_without_setsid(argv: Sequence[str], env: Mapping[str, str], output: Path) -> int:
     import subprocess
 
@@ -439,23 +368,6 @@ def _spawn_without_setsid(argv: Sequence[str], env: Mapping[str, str], output: P
     # It outlives us, and `alive` collects it: Popen must not warn about either.
     child.returncode = 0
     return child.pid
-
-
-def _delete_tree(path: Path) -> None:
-    import shutil
-
-    def unlock(_function: object, name: str, _error: object) -> None:
-        # A folder without the write bit is the usual reason; what is gone already is no error.
-        if not os.path.lexists(name):
-            return
-        os.chmod(os.path.dirname(name), 0o700)
-        if os.path.islink(name) or not os.path.isdir(name):
-            os.unlink(name)
-        else:
-            os.chmod(name, 0o700)
-            shutil.rmtree(name)
-
-    shutil.rmtree(path, onerror=unlock)
 
 
 def _find_uv() -> str | None:

@@ -77,19 +77,23 @@ class Master:
         for path in self._sockets():
             argv = ["ssh", "-o", f"ControlPath={path}", "-O", "exit", "--", "none"]
             try:
-                subprocess.run(
-                    argv,
-                    env=self.env,
-                    stdin=subprocess.DEVNULL,
-                    capture_output=True,
-                    timeout=_CONTROL_TIMEOUT,
-                    check=False,
-                )
+                self._run(argv)
             except subprocess.TimeoutExpired:
                 _kill_master(path)
             except OSError as error:
                 raise _no_ssh(error) from None
             Path(path).unlink(missing_ok=True)
+
+    def _run(self, argv: list[str]) -> subprocess.CompletedProcess[bytes]:
+        """Ask the master for something. Raises TimeoutExpired, OSError."""
+        return subprocess.run(
+            argv,
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_CONTROL_TIMEOUT,
+            check=False,
+        )
 
     def _control(self, what: str, listen: str, target: str) -> None:
         argv = ssh_argv(
@@ -100,14 +104,7 @@ class Master:
             extra=["-O", what, "-L", f"{listen}:{target}"],
         )
         try:
-            done = subprocess.run(
-                argv,
-                env=self.env,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=_CONTROL_TIMEOUT,
-                check=False,
-            )
+            done = self._run(argv)
         except subprocess.TimeoutExpired:
             raise ssh_error(self.options.host, "") from None
         except OSError as error:
