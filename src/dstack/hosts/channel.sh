@@ -32,7 +32,8 @@ find_uv() {
     done
 }
 
-# hello ROOT: who and where we are. ROOT is absolute, or below the home folder.
+# hello ROOT [ALL]: who and where we are. ROOT is absolute, or below the home folder. With ALL also
+# what stays as it is, and is asked once.
 hello() {
     # shellcheck disable=SC2088 # as it was written in config.yml
     case $1 in
@@ -67,6 +68,10 @@ hello() {
     command -v tar
     mark uv
     find_uv
+    if [ -n "${2-}" ]; then
+        mark aes
+        grep -m 1 -ow aes /proc/cpuinfo 2>/dev/null
+    fi
     mark env
     env
     finish 0

@@ -45,10 +45,13 @@ class SshConnection:
     @property
     def root(self) -> Path:
         """See Host: as it was the last time; a host that says otherwise now is not used so."""
+        known = self._known()
+        return Path(known.root if known is not None else self.hello.root)
+
+    def _known(self) -> Hello | None:
         if self._hello is None and self._assumed is None:
             self._assumed = recall(self.options, self._state)
-        known = self._hello or self._assumed
-        return Path(known.root if known is not None else self.hello.root)
+        return self._hello or self._assumed
 
     @property
     def hello(self) -> Hello:
@@ -70,14 +73,19 @@ class SshConnection:
         if self._channel is not None and self._channel.broken is None:
             return
         self.close()
-        self.master.open()
+        known = self._known()
+        if not self.master.is_open:
+            if known is not None and known.aes:
+                self.master.prefer_aes()
+            self.master.open()
         try:
             self._channel = Channel(self.master.argv([REMOTE]), self.master.env)
         except OSError as error:
             message = f"cannot run ssh: {error.strerror}"
             raise HostError(message, hint="install OpenSSH's client") from None
         self._deferred.clear()
-        self._greeting = self._channel.ask(words("hello", self.options.root))
+        everything = ["all"] if known is None or known.aes is None else []
+        self._greeting = self._channel.ask(words("hello", self.options.root, everything))
 
     def ready(self) -> bool:
         """See Host."""
@@ -121,13 +129,17 @@ class SshConnection:
                 raise HostUnreachable(message) from None
             self._greeting = None
             channel.forget_err()
+            before = self._known()
             try:
-                self._hello = parse_hello(answer.frames)
+                hello = parse_hello(answer.frames)
             except HostError as error:
                 self.close()
                 message = f"{self.options.host} cannot be used: {error.message}"
                 raise HostError(message, hint=error.hint) from None
-            self._agree(self._hello)
+            if hello.aes is None and before is not None:
+                hello = msgspec.structs.replace(hello, aes=before.aes)
+            self._hello = hello
+            self._agree(hello)
         return channel
 
     def _agree(self, hello: Hello) -> None:

@@ -17,8 +17,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..config.address import parse_address
 from ..digest import digest
 from ..errors import HostError
+from .ssh_ciphers import choose, has_aes
 from .ssh_errors import ssh_error
 from .ssh_options import SshOptions, socket_fits, ssh_argv
 
@@ -36,20 +38,38 @@ class Master:
         self.prefix = f"{socket_folder(state)}/{digest(about.encode())[:8]}-"
         # No mark of a run's processes: this one is shared by all, and outlives them.
         self.env = {k: v for k, v in os.environ.items() if not k.startswith("DSTACK_")}
+        self._ciphers: str | None = None  # in which order they are offered; None: as ssh does
 
     def argv(self, remote: Sequence[str] = (), *, ask: bool = False) -> list[str]:
         """The command line that runs `remote` there."""
-        return [*ssh_argv(self.options, f"{self.prefix}%C", ask=ask), *remote]
+        control = f"{self.prefix}%C"
+        return [*ssh_argv(self.options, control, ask=ask, ciphers=self._ciphers), *remote]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a shared connection, as far as its process tells."""
+        return any(_listens(path) for path in self._sockets())
+
+    def prefer_aes(self) -> None:
+        """The host computes AES fast: should we, too, it is the connection's first choice."""
+        if has_aes():
+            self._ciphers = choose(self.argv()[1:], parse_address(self.options.host).host, self.env)
 
     def open(self) -> None:
-        """Where somebody can answer, let ssh ask what it has to. Raises HostError.
+        """Make it where somebody can answer what ssh asks. Raises HostError.
 
         Elsewhere nothing is to be done: the first that connects makes the connection.
         """
-        if not _can_ask() or any(_listens(path) for path in self._sockets()):
+        if not _can_ask():
             return
         # In the terminal's own group, so that it may read from there; it leaves when it is through.
-        argv = ssh_argv(self.options, f"{self.prefix}%C", ask=True, extra=["-N", "-f"])
+        argv = ssh_argv(
+            self.options,
+            f"{self.prefix}%C",
+            ask=True,
+            ciphers=self._ciphers,
+            extra=["-N", "-f"],
+        )
         child = subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,

@@ -51,12 +51,13 @@ def ssh_argv(
     *,
     ask: bool,
     forward: bool = False,
+    ciphers: str | None = None,
     extra: Sequence[str] = (),
 ) -> list[str]:
     """`ssh` up to and with the host's name. Nothing here weakens what ssh checks.
 
     `control` is the path of the shared connection's socket; `ask`: ssh may ask on the terminal.
-    `forward`: `extra` forwards something.
+    `forward`: `extra` forwards something. `ciphers`: those that are offered, the first one first.
     """
     address = parse_address(options.host)
     argv = ["ssh", "-o", "ControlMaster=auto", "-o", f"ControlPath={control}"]
@@ -67,6 +68,8 @@ def ssh_argv(
     if not forward:
         argv += ["-o", "ClearAllForwardings=yes"]
     argv += ["-o", "EscapeChar=none", "-o", "LogLevel=ERROR"]
+    if ciphers is not None:
+        argv += ["-o", f"Ciphers={ciphers}"]
     if not ask:
         argv += ["-o", "BatchMode=yes"]
     if options.identity_file:

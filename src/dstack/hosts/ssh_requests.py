@@ -31,7 +31,10 @@ class Frame(msgspec.Struct, frozen=True):
 
 
 class Hello(msgspec.Struct, frozen=True):
-    """Who and where we are on a host; `system` and `machine` are uname's, `uv` may be empty."""
+    """Who and where we are on a host; `system` and `machine` are uname's, `uv` may be empty.
+
+    `aes`: whether its processor has instructions for AES; None when it was not asked.
+    """
 
     root: str
     home: str
@@ -42,6 +45,7 @@ class Hello(msgspec.Struct, frozen=True):
     gzip: bool
     uv: str
     env: Mapping[str, str]
+    aes: bool | None = None
 
 
 def quote(text: str | bytes) -> bytes:
@@ -185,6 +189,7 @@ def parse_hello(frames: Sequence[Frame]) -> Hello:
         gzip=bool(text("gzip").strip()),
         uv=text("uv"),
         env=_variables(text("env")),
+        aes=bool(text("aes").strip()) if "aes" in said else None,
     )
 
 

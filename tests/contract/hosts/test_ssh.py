@@ -16,6 +16,7 @@ from dstack.errors import HostError, HostUnreachable
 from dstack.hosts import ssh_streams
 from dstack.hosts.base import File
 from dstack.hosts.ssh import SshHost
+from dstack.hosts.ssh_ciphers import has_aes
 from dstack.hosts.ssh_options import SshOptions, ssh_argv
 from tests.contract.hosts.conftest import SshHostMaker
 from tests.hosts.client import Client
@@ -150,6 +151,35 @@ def test_nothing_weakens_what_ssh_checks() -> None:
     words = ssh_argv(SshOptions("me@box:22", "~/.ssh/k"), "/c/%C", ask=False)
     assert not [w for w in words if "StrictHostKey" in w or "KnownHosts" in w or "Check" in w]
     assert words[-1] == "box"
+
+
+def test_a_host_that_computes_aes_fast_is_offered_it_first(
+    ssh: Client, ssh_host: SshHostMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in ssh.env().items():
+        monkeypatch.setenv(name, value)
+    # These hosts have this machine's processor.
+    first = "aes256-gcm@openssh.com" if has_aes() else offered(["ssh", "alpha"])[0]
+    host = ssh_host("alpha")
+    said(host)
+    assert host.hello.aes is has_aes()
+    host.disconnect()
+    said(host)
+    assert offered(host.master.argv())[0] == first
+    assert sorted(offered(host.master.argv())) == sorted(offered(["ssh", "alpha"]))
+    # What the user chose stands.
+    host.disconnect()
+    ssh.config.write_text(f"Ciphers aes128-ctr,aes256-gcm@openssh.com\n{ssh.config.read_text()}")
+    again = ssh_host("alpha")
+    said(again)
+    assert offered(again.master.argv()) == ["aes128-ctr", "aes256-gcm@openssh.com"]
+
+
+def offered(argv: list[str]) -> list[str]:
+    """The ciphers that this command line would offer."""
+    done = subprocess.run([argv[0], "-G", *argv[1:]], capture_output=True, check=True)
+    (line,) = [line for line in done.stdout.decode().splitlines() if line.startswith("ciphers ")]
+    return line.split()[1].split(",")
 
 
 # ---- losing it ----

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from dstack.errors import HostError, HostUnreachable
 from dstack.hosts.base import Content, File, ProcessId
+from dstack.hosts.ssh_ciphers import reorder
 from dstack.hosts.ssh_errors import ssh_error
 from dstack.hosts.ssh_options import SshOptions, socket_fits, ssh_argv
 from dstack.hosts.ssh_requests import (
@@ -167,6 +168,18 @@ def test_the_command_line_of_ssh() -> None:
     )
     assert "ClearAllForwardings=yes" not in forwarding
     assert forwarding[-3:] == ["-L", "1:b:2", "box"]
+
+
+def test_the_fastest_of_the_ciphers_comes_first() -> None:
+    default = (
+        "chacha20-poly1305@openssh.com,aes128-ctr,aes128-gcm@openssh.com,aes256-gcm@openssh.com"
+    )
+    assert reorder(default, default) == (
+        "aes256-gcm@openssh.com,aes128-gcm@openssh.com,chacha20-poly1305@openssh.com,aes128-ctr"
+    )
+    assert reorder("chacha20-poly1305@openssh.com,aes256-gcm@openssh.com", default) is None
+    assert reorder("aes128-ctr", "aes128-ctr") is None
+    assert reorder("aes128-gcm@openssh.com", "aes128-gcm@openssh.com") is None
 
 
 def test_sockets_have_short_paths() -> None:
