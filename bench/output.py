@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from bench.harness import Context, Processes, Row, side_by_side, timed
+from bench.harness import Context, Processes, Row, at_hand, side_by_side, timed
 
 SIZE = 1_000_000_000
 COMMAND = f"yes 'epoch 17 step 4711 loss 0.1234 at http://127.0.0.1:6006/' | head -c {SIZE}"
@@ -50,9 +50,11 @@ def measure(context: Context) -> Iterable[Row]:
     def run() -> float:
         # The log of the last round would only fill the disk.
         context.dstack(home, "rm", "-a", "-y")
+        at_hand()
         return timed([context.binary, "run", "."], cwd=folder, env=context.env(home), stdout=ours)
 
     def plain() -> float:
+        at_hand()
         return timed(["sh", "-c", f'sh -c "{COMMAND}" | cat'], stdout=theirs)
 
     a, b = side_by_side(run, plain, rounds=3)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.harness import Context, Row, side_by_side
+from bench.harness import Context, Row, at_hand, side_by_side
 from dstack.hosts.ssh import SshHost
 from dstack.hosts.ssh_master import socket_folder
 from dstack.hosts.ssh_options import SshOptions
@@ -184,6 +184,7 @@ def _output(bench: Bench) -> Iterator[Row]:
         lambda: into_file(lambda fd: bench.run(stdout=fd)),
         lambda: into_file(lambda fd: bench.call([*bench.ssh, command], fd)),
         2,
+        before=at_hand,
     )
     target.unlink()
     bench.call([bench.context.binary, "rm", "-a", "-y"])
