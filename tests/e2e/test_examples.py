@@ -127,6 +127,11 @@ def test_notebook(here: Dstack, tmp_path: Path) -> None:
         assert '"hello.ipynb"' in fetch(f"{address}/api/contents?token=change-me")
 
 
+def test_train_and_serve(here: Dstack, tmp_path: Path) -> None:
+    with served(here, "train-and-serve", tmp_path) as address:
+        assert fetch(address).startswith("The ")
+
+
 def test_long_job_goes_on_where_the_last_run_ended(here: Dstack) -> None:
     slow = ("--", "--steps", "1000", "--pause", "0.05")
     here.ok("run", "examples/long-job", "-n", "first", "-d", *slow)

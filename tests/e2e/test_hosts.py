@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,29 @@ def test_output_code_and_exit_code(far: Dstack, task: Task) -> None:
     assert "command 3 of 3 exited with code 3" in done.stderr
     shown = far.run_of("there")
     assert (shown["backend"], shown["exit_code"], shown["status"]) == ("alpha", 3, "failed")
+
+
+def test_train_there_and_serve_here(far: Dstack) -> None:
+    """The example that is for another machine, as its README says."""
+    example = str(Path(__file__).parents[2] / "examples" / "train-and-serve")
+    run = ("run", example, "--backend", "alpha", "-n", "letters", "-d", "--", "--epochs", "4")
+    far.ok(*run)
+    says(far, "letters", "Ask http://")
+    assert "training on alpha" in far.ok("logs", "letters")
+    watcher = far.start("attach", "letters")
+    assert watcher.stdout is not None
+    lines = iter(watcher.stdout.readline, b"")
+    address = next(line.split()[1].decode() for line in lines if line.startswith(b"Ask"))
+    with urllib.request.urlopen(f"{address}&length=30", timeout=60) as answer:
+        page = answer.read().decode()
+    assert page.startswith("The")
+    assert len(page) == 31
+    far.ok("stop", "letters")
+    watcher.communicate(timeout=60)
+    # The next one there goes on from what was kept there.
+    far.ok(*run)
+    says(far, "letters", "Ask http://")
+    assert " 0 contexts known" not in far.ok("logs", "letters")
 
 
 @pytest.mark.parametrize("name", ["inner", "nogit"])
