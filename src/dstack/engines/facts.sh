@@ -19,6 +19,17 @@ limits_of() {
     done </proc/self/cgroup 2>/dev/null
 }
 
+say_limit() { # $1 a name, then files of one line each: without a process of its own for each
+    limit=$1
+    shift
+    for file; do
+        line=
+        { read -r line <"$file"; } 2>/dev/null
+        limit="$limit $line"
+    done
+    echo "$limit"
+}
+
 root=$1
 asked=" $* "
 if count=$(nproc 2>/dev/null) || count=$(getconf _NPROCESSORS_ONLN 2>/dev/null); then
@@ -28,15 +39,15 @@ else
 fi
 limits_of cpu cpu.max cpu.cfs_quota_us | while read -r file; do
     case $file in
-        */cpu.max) echo "quota $(cat "$file")" ;;
-        *) echo "quota $(cat "$file") $(cat "${file%quota_us}period_us")" ;;
+        */cpu.max) say_limit quota "$file" ;;
+        *) say_limit quota "$file" "${file%quota_us}period_us" ;;
     esac
 done
 while read -r name amount _; do
     [ "$name" != MemTotal: ] || echo "memory $((amount * 1024))"
 done 2>/dev/null </proc/meminfo
 limits_of memory memory.max memory.limit_in_bytes | while read -r file; do
-    echo "memory $(cat "$file")"
+    say_limit memory "$file"
 done
 while [ ! -d "$root" ]; do
     root=${root%/*}

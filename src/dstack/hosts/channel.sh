@@ -61,7 +61,7 @@ hello() {
     mark system
     uname -sm
     mark boot
-    cat /proc/sys/kernel/random/boot_id 2>/dev/null
+    { IFS= read -r d_line </proc/sys/kernel/random/boot_id && printf %s "$d_line"; } 2>/dev/null
     mark gzip
     command -v gzip
     mark tar
