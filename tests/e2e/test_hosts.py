@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import urllib.request
@@ -257,12 +258,26 @@ def test_the_first_backend_that_can(far: Dstack, task: Task) -> None:
     assert "nowhere" in neither.stderr
 
 
+# Three GPUs; somebody who is not dstack computes on the second one.
+SMI = """#!/bin/sh
+case $1 in
+--query-gpu=*)
+    for i in 0 1 2; do
+        [ $i = 1 ] && used=60000 || used=4
+        uuid=GPU-0000000$i-aaaa-bbbb-cccc-012345678901
+        echo "$i, NVIDIA A100-SXM4-80GB, $uuid, 81920, $used, P0"
+    done
+    ;;
+--query-compute-apps=*) echo "GPU-00000001-aaaa-bbbb-cccc-012345678901, 4711" ;;
+esac
+"""
+
+
 def test_gpus_are_leased_between_machines(
     far: Dstack, task: Task, hosts: Hosts, ssh: Client, tmp_path: Path
 ) -> None:
     assert ssh.config.exists()
-    fake = "#!/bin/sh\nfor i in 0 1 2; do echo 'NVIDIA A100-SXM4-80GB, 81920'; done\n"
-    hosts.all["alpha"].write("/usr/local/bin/nvidia-smi", fake, mode=0o755)
+    hosts.all["alpha"].write("/usr/local/bin/nvidia-smi", SMI, mode=0o755)
     try:
         folder = task(
             """
@@ -271,7 +286,13 @@ def test_gpus_are_leased_between_machines(
             """
         )
         far.ok("run", ".", "-d", "-n", "one", "--backend", "alpha", cwd=folder)
-        says(far, "one", "0,1\n")
+        says(far, "one", "0,2\n")
+        shown = far.ok("backend", "check", "alpha")
+        assert "gpus        0: NVIDIA A100-SXM4-80GB 80 GB, leased by one\n" in shown
+        assert "            1: NVIDIA A100-SXM4-80GB 80 GB, 59 GB used\n" in shown
+        (found,) = json.loads(far.ok("backend", "check", "alpha", "--json"))
+        gpus = [(gpu["number"], gpu["memory_used"] >> 20, gpu["run"]) for gpu in found["gpus"]]
+        assert gpus == [(0, 4, "one"), (1, 60000, None), (2, 4, "one")]
         # Another machine of the same user.
         other = Dstack(far.binary, tmp_path / "other", far.cwd)
         other.home.mkdir(mode=0o700)
@@ -286,6 +307,12 @@ def test_gpus_are_leased_between_machines(
         hosts.all["alpha"].write("/tmp/go", "")
         other.wait_status("two", "done", timeout=90)
         far.wait_status("one", "done")
+        all_of_them = task(
+            "resources: {gpu: 3}\ncommands: ['echo $CUDA_VISIBLE_DEVICES']", name="all"
+        )
+        done = far("run", ".", "--backend", "alpha", cwd=all_of_them)
+        assert done.stdout == "0,1,2\n"
+        assert "the run shares these GPUs with others: 1 (60000 MB used)" in done.stderr
         assert not list((hosts.all["alpha"].home() / ".dstack" / "gpus").iterdir())
         end_masters(other.home)
     finally:

@@ -11,6 +11,7 @@ from ..config.backends import Backend
 from ..engines.base import Facts
 from ..engines.choice import version_of
 from ..engines.clients import CLIENTS
+from ..engines.gpus import leases
 from ..errors import DstackError
 from ..hosts.base import Host
 from ..hosts.local import LocalHost
@@ -19,6 +20,7 @@ from ..supervise.sites import Sites
 
 _TIMEOUT = 20.0
 _TOOLS = ("tar", "git")
+_NOTABLE = 16 << 20
 
 
 class Engine(msgspec.Struct, frozen=True):
@@ -31,7 +33,10 @@ class Engine(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What a backend said: `facts`, or why there are none. `tools` are command -> version."""
+    """What a backend said: `facts`, or why there are none. `tools` are command -> version.
+
+    `leased` is GPU -> the run that has it: its name, or its id where it came from elsewhere.
+    """
 
     backend: Backend
     facts: Facts | None = None
@@ -39,6 +44,7 @@ class Answer(msgspec.Struct, frozen=True):
     hint: str | None = None
     engines: tuple[Engine, ...] = ()
     tools: dict[str, str] = {}
+    leased: dict[int, str] = {}
 
 
 def ask_all(backends: Sequence[Backend], home: Home) -> list[Answer]:
@@ -61,9 +67,28 @@ def _ask(backend: Backend, sites: Sites, home: Home) -> Answer:
             return Answer(backend, error=broken[0].error, hint=broken[0].hint, engines=found)
         tools = _ask_tools(host)
         facts = site.engine("process").facts(pythons=True, limits=True)
+        leased = _names(home, leases(host, site.home)) if facts.gpus else {}
     except DstackError as error:
         return Answer(backend, error=error.message, hint=error.hint)
-    return Answer(backend, facts, engines=found, tools=tools)
+    return Answer(backend, facts, engines=found, tools=tools, leased=leased)
+
+
+def _names(home: Home, jobs: dict[int, str]) -> dict[int, str]:
+    """The runs of jobs (RUN-ATTEMPT), by the names that they have here."""
+    names: dict[int, str] = {}
+    for gpu, job in jobs.items():
+        run_id = job.rpartition("-")[0]
+        names[gpu] = _known(home).get(run_id, run_id)
+    return names
+
+
+def _known(home: Home) -> dict[str, str]:
+    from ..store.database import Database
+    from ..store.runs import Runs
+
+    if not home.database.exists():
+        return {}
+    return {stored.run.id: stored.run.name for stored in Runs(Database(home)).active()}
 
 
 def _ask_engines(backend: Backend, host: Host) -> tuple[Engine, ...]:
@@ -121,7 +146,18 @@ def as_fields(answer: Answer) -> dict[str, object]:
             "cpus": facts.cpus,
             "memory": facts.memory,
             "disk": facts.disk,
-            "gpus": [{"name": gpu.name, "memory": gpu.memory} for gpu in facts.gpus],
+            "gpus": [
+                {
+                    "number": gpu.number,
+                    "uuid": gpu.uuid,
+                    "name": gpu.name,
+                    "memory": gpu.memory,
+                    "memory_used": gpu.used,
+                    "run": answer.leased.get(gpu.number),
+                }
+                for gpu in facts.gpus
+            ],
+            "gpus_why": facts.gpus_why,
             "pythons": dict(facts.pythons),
             "python_download": facts.fetch,
             "limits": facts.limits,
@@ -138,18 +174,16 @@ def details(answer: Answer) -> str:
     where = f" ({answer.backend.host})" if answer.backend.host else ""
     lines = [("", text.plain(f"{answer.backend.name}{where}  {state}"))]
     if answer.facts is not None:
-        lines += _offers(answer.facts) + _tools(answer)
+        lines += _offers(answer) + _tools(answer)
     if answer.backend.engine == "process":
         lines.append(("containers", "none: its engine is process"))
     lines += [(each.name, each.version or str(each.error)) for each in answer.engines]
     return "\n".join(f"  {name:<12}{text.plain(said)}" if name else said for name, said in lines)
 
 
-def _offers(facts: Facts) -> list[tuple[str, str]]:
-    gpus = ", ".join(
-        f"{gpu.name} {text.size(gpu.memory)}" if gpu.memory else f"{gpu.name} of unknown memory"
-        for gpu in facts.gpus
-    )
+def _offers(answer: Answer) -> list[tuple[str, str]]:
+    facts = answer.facts
+    assert facts is not None  # noqa: S101 - the caller looks
     pythons = ", ".join(facts.pythons)
     if facts.fetch:
         pythons += f"{'; ' if pythons else ''}others are downloaded"
@@ -157,10 +191,28 @@ def _offers(facts: Facts) -> list[tuple[str, str]]:
         ("cpus", f"{facts.cpus:g}"),
         ("memory", text.size(facts.memory)),
         ("disk", f"{text.size(facts.disk)} free"),
-        ("gpus", gpus or "none"),
+        *_gpus(facts, answer.leased),
         ("python", pythons or "none"),
         ("limits", "cpu and memory" if facts.limits else f"not enforced: {facts.limits_why}"),
     ]
+
+
+def _gpus(facts: Facts, leased: dict[int, str]) -> list[tuple[str, str]]:
+    """A line for each, with who uses it; and what is wrong."""
+    lines = []
+    for gpu in facts.gpus:
+        memory = text.size(gpu.memory) if gpu.memory else "of unknown memory"
+        said = f"{gpu.number}: {gpu.name} {memory}"
+        # Drivers take some megabytes for themselves.
+        if gpu.used is not None and gpu.used >= _NOTABLE:
+            said += f", {text.size(gpu.used)} used"
+        if gpu.number in leased:
+            said += f", leased by {leased[gpu.number]}"
+        lines.append(said)
+    if facts.gpus_why is not None:
+        lines.append(facts.gpus_why if lines else f"none: {facts.gpus_why}")
+    first, *others = lines or ["none"]
+    return [("gpus", first), *((" ", line) for line in others)]
 
 
 def _tools(answer: Answer) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ import sys
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
-from ..errors import CannotStart, DstackError
+from ..errors import CannotStart, DstackError, HostError
 from ..run.events import StartFailed
 from ..run.model import Run
 from ..store.runs import Stored
@@ -101,6 +101,18 @@ class _Story:
         self._pull: PullBar | None = None
         self._waiting: str | None = None
         self._unknown: float | None = None
+        self._noted = 0  # the attempt whose start was told of
+
+    def _show_note(self, run: Run) -> None:
+        number = len(run.attempts)
+        if number == self._noted or run.status in ("submitted", "preparing"):
+            return
+        with suppress(HostError):  # it is asked again
+            note = self._supervisor.note(run)
+            self._noted = number
+            if note:
+                self._screen.end_line()
+                say(note)
 
     def _show_step(self, run: Run) -> None:
         step = self._supervisor.doing(run)
@@ -122,6 +134,7 @@ class _Story:
             say(f"{run.waiting}; trying again")
         self._waiting = run.waiting
         self._show_step(run)
+        self._show_note(run)
         if run.unknown_since is not None and self._unknown is None:
             doing = "waiting for it" if run.plan.remote is None else "reconnecting"
             warn(f"{run.plan.backend} does not answer; {doing}")

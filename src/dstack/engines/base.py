@@ -21,10 +21,16 @@ from ..run.observation import (
 
 
 class GpuFact(msgspec.Struct, frozen=True):
-    """One GPU of a host; memory in bytes, 0 where it is not known."""
+    """One GPU of a host: `memory` in bytes, 0 where it is not known; `number` as nvidia-smi counts.
+
+    `used` is how much of the memory is in use now, by whomever; None: it is not told.
+    """
 
     name: str
     memory: int
+    number: int = 0
+    uuid: str = ""
+    used: int | None = None
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -32,13 +38,14 @@ class Facts(msgspec.Struct, frozen=True):
 
     `pythons` maps "3.11" to an interpreter's absolute path. `limits` says whether cpu and memory
     can be enforced; where not, `limits_why` says why not. `fetch` is whether uv may download a
-    Python that is not there.
+    Python that is not there. `gpus_why` is what is wrong with GPUs that are missing in `gpus`.
     """
 
     cpus: int
     memory: int
     disk: int
     gpus: tuple[GpuFact, ...] = ()
+    gpus_why: str | None = None
     pythons: Mapping[str, str] = {}
     fetch: bool = True
     limits: bool = False
@@ -101,6 +108,10 @@ class Engine(Protocol):
 
     def address(self, directory: Path, port: int) -> tuple[str, int] | None:
         """Where this machine reaches a job's port: host and port; None: not now."""
+        ...
+
+    def note(self, directory: Path) -> str | None:
+        """What one should know of a job's start; None: nothing. Raises HostError."""
         ...
 
     def base(self, directory: Path) -> str:

@@ -9,7 +9,8 @@ from pathlib import Path
 from ..errors import HostError
 from ..hosts.base import Host, Machine
 from ..paths import Home
-from .base import Facts, GpuFact
+from .base import Facts
+from .gpus import Gpus, parse_gpus
 from .interpreters import parse_pythons
 
 _TIMEOUT = 20.0
@@ -33,11 +34,13 @@ def find_facts(
         found_gpus = _gpus(host) if with_gpus else ""
         found_pythons = _pythons(host) if pythons else ""
     allowed, why = _limits(host) if limits else (False, None)
+    there = parse_gpus(found_gpus, machine.memory) if with_gpus else Gpus()
     return Facts(
         cpus=machine.cpus,
         memory=machine.memory,
         disk=machine.disk,
-        gpus=parse_gpus(found_gpus) if with_gpus else (),
+        gpus=there.found,
+        gpus_why=there.problem,
         pythons={**parse_pythons(found_pythons), **machine.pythons},
         fetch=may_fetch(host.environ),
         limits=allowed,
@@ -65,11 +68,13 @@ def foresee_facts(host: Host, home: Home, *, gpus: bool) -> None:
 
 
 def facts_script() -> str:
-    """facts.sh, with what it needs of find_python.sh."""
-    here = Path(__file__).parent
-    pythons = (here / "find_python.sh").read_text(encoding="utf-8")
-    facts = (here / "facts.sh").read_text(encoding="utf-8")
-    return f"find_pythons() {{\n{pythons}\n}}\n{facts}"
+    """facts.sh, with what it calls of other files."""
+    pythons = f"find_pythons() {{\n{_part('find_python.sh')}\n}}"
+    return "\n".join((pythons, _part("nvidia.sh"), _part("find_gpus.sh"), _part("facts.sh")))
+
+
+def _part(name: str) -> str:
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
 
 
 def parse_machine(said: str) -> Machine:
@@ -112,30 +117,15 @@ def may_fetch(environ: Mapping[str, str]) -> bool:
 
 
 def _gpus(host: Host) -> str:
-    tool = host.commands(["nvidia-smi"]).get("nvidia-smi")
-    if tool is None:
+    """What nvidia-smi says; nothing where it is not there, which costs nothing to find out."""
+    if "nvidia-smi" not in host.commands(["nvidia-smi"]):
         return ""
-    query = ["--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    script = f"{_part('nvidia.sh')}\n{_part('find_gpus.sh')}\nfind_gpus"
     try:
-        done = host.run([tool, *query], timeout=_TIMEOUT)
-    except HostError:
-        return ""
-    return done.out.decode("utf-8", "replace") if done.code == 0 else ""
-
-
-def parse_gpus(text: str) -> tuple[GpuFact, ...]:
-    """`NAME, MIB` lines of nvidia-smi's csv, in the order by which GPUs are numbered. Pure.
-
-    Memory that it does not tell (`[N/A]` of machines where it is the processor's, `[Not Supported]`
-    of drivers before 2020) is 0.
-    """
-    gpus = []
-    for line in text.splitlines():
-        name, _, memory = line.rpartition(",")
-        amount = memory.strip()
-        if name and (amount.isdigit() or (amount.startswith("[") and amount.endswith("]"))):
-            gpus.append(GpuFact(name.strip(), int(amount) << 20 if amount.isdigit() else 0))
-    return tuple(gpus)
+        done = host.run(["/bin/sh", "-c", script], timeout=_TIMEOUT)
+    except HostError as error:
+        return error.message
+    return done.out.decode("utf-8", "replace")
 
 
 def _limits(host: Host) -> tuple[bool, str | None]:

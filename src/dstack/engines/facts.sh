@@ -60,12 +60,7 @@ else
     df -Pk "$root" 2>/dev/null | while read -r _ _ _ free _; do echo "disk $free"; done
 fi
 case $asked in
-    *" gpus "*)
-        if command -v nvidia-smi >/dev/null; then
-            nvidia-smi --query-gpu=name,memory.total --format=csv,noheader,nounits 2>/dev/null |
-                while read -r line; do echo "gpu $line"; done
-        fi
-        ;;
+    *" gpus "*) find_gpus | while read -r line || [ -n "$line" ]; do echo "gpu $line"; done ;;
 esac
 case $asked in
     *" pythons "*) find_pythons | while read -r line; do echo "python $line"; done ;;

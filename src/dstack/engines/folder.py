@@ -167,6 +167,11 @@ class FolderEngine:
         """See Engine."""
         return "127.0.0.1", port
 
+    def note(self, directory: Path) -> str | None:
+        """See Engine."""
+        (said,) = self.host.read_many([directory / "note"])
+        return said.data.decode("utf-8", "replace").strip() if said is not None else None
+
     def remove(self, run_folder: Path) -> None:
         """See Engine."""
         attempts: list[Path] = []
@@ -290,7 +295,7 @@ def part(name: str) -> str:
 
 def gpu_part(plan: Plan) -> str:
     """The part that chooses GPUs, for a job that has any."""
-    return part("gpus.sh") if plan.gpus else ""
+    return part("nvidia.sh") + part("gpus.sh") if plan.gpus else ""
 
 
 def describe_job(run: Run, attempt: int) -> str:

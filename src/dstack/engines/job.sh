@@ -18,7 +18,7 @@
 # recall_code, out_of_memory, close_sandbox.
 #
 # Needs a POSIX sh, ln, readlink, mv, cp, mkdir, rmdir, rm, sleep, and grep where there are no
-# cgroups.
+# cgroups; with GPUs also sed, sort and tr.
 
 PATH=/usr/bin:/bin:$PATH
 export PATH

@@ -273,8 +273,11 @@ stages() { # the job itself, in a shell of its own
         [ -x "$shell" ] && break
     done
     [ -x "$shell" ] || shell=$(command -v bash) || shell=/bin/sh
-    # What the user sets wins. The order is that of nvidia-smi, whose numbers these are.
-    [ -z "${job_gpus-}" ] || export CUDA_VISIBLE_DEVICES="$gpus" CUDA_DEVICE_ORDER=PCI_BUS_ID
+    if [ -n "${job_gpus-}" ]; then
+        cuda_devices
+        # What the user sets wins. The order is that of nvidia-smi, whose numbers these are.
+        export CUDA_VISIBLE_DEVICES="$devices" CUDA_DEVICE_ORDER=PCI_BUS_ID
+    fi
     job_environment
     if [ -n "$job_setup" ] && [ ! -e "$job_env/.dstack-setup-done" ]; then
         "$shell" "$job_folder/job.sh" setup || exit

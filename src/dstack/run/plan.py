@@ -14,7 +14,8 @@ from .model import Plan
 class Offer(msgspec.Struct, frozen=True):
     """What is known of the place a run is planned for. `memory` and `disk` are bytes.
 
-    `gpus` is (name, bytes of memory) of each. `limits` is whether cpu and memory can be enforced.
+    `gpus` is (number, name, bytes of memory) of each, `gpus_why` what is wrong with those that are
+    not there. `limits` is whether cpu and memory can be enforced.
     `client` is the container engine's command, `base_image` what a task without an image runs in.
     """
 
@@ -23,7 +24,8 @@ class Offer(msgspec.Struct, frozen=True):
     cpus: int
     memory: int
     disk: int
-    gpus: tuple[tuple[str, int], ...] = ()
+    gpus: tuple[tuple[int, str, int], ...] = ()
+    gpus_why: str | None = None
     limits: bool = False
     limits_why: str | None = None
     client: str = ""
@@ -76,10 +78,12 @@ def fitting_gpus(gpu: Gpu, offer: Offer) -> tuple[int, ...]:
     """The numbers of the GPUs that fit. Raises NoCapacity when too few of the kind exist."""
     if gpu.count.most == 0:
         return ()
-    fitting = [n for n, each in enumerate(offer.gpus) if _gpu_fits(gpu, *each)]
+    fitting = [n for n, name, memory in offer.gpus if _gpu_fits(gpu, name, memory)]
     if len(fitting) >= int(gpu.count.least or 1):
         return tuple(fitting)
-    there = ", ".join(_gpu_there(*each) for each in offer.gpus) or "no GPU"
+    there = ", ".join(_gpu_there(name, memory) for _, name, memory in offer.gpus) or "no GPU"
+    if offer.gpus_why is not None:
+        there += f" ({offer.gpus_why})"
     message = f"the run asks for {_gpu_text(gpu)}; {offer.backend} has {there}"
     raise NoCapacity(message)
 

@@ -115,6 +115,14 @@ class Supervisor:
         """What its engine last said that it prepares; None once it does not any more."""
         return self._steps.get(run.id) if run.status == "preparing" else None
 
+    def note(self, run: Run) -> str | None:
+        """What its engine has to say of the start of the latest attempt. Raises HostError."""
+        # Only the choice of GPUs leaves a note: all others need not be asked, over a network maybe.
+        if not run.plan.gpus or run.attempt is None:
+            return None
+        directory = self._directory(run, run.attempt.number)
+        return self.engine_of(run.plan).note(directory)
+
     def address(self, run: Run, port: int) -> tuple[str, int] | None:
         """Where this machine reaches a port of the attempt under way; None: not now."""
         if run.attempt is None:

@@ -13,11 +13,13 @@ from dstack.hosts.local import LocalHost
 from dstack.paths import Home
 from tests.contract.hosts.conftest import SshHostMaker
 from tests.hosts.services import Hosts
+from tests.support import wait_for
 
 SMI = """#!/bin/sh
-[ "$1" = --query-gpu=name,memory.total ] || exit 3
-echo "NVIDIA A100-SXM4-40GB, 40960"
-echo "Tesla T4, 15360"
+[ "$1" = --query-gpu=index,name,uuid,memory.total,memory.used,pstate ] || exit 3
+echo "0, NVIDIA A100-SXM4-40GB, GPU-5a0b6bd2-1c1f-4e11-9a3c-6f3d0c1d5a01, 40960, 3, P0"
+echo "2, Tesla T4, GPU-5a0b6bd2-1c1f-4e11-9a3c-6f3d0c1d5a02, 15360, 12000, P0"
+echo "Unable to determine the device handle for GPU 0000:3B:00.0: Unknown Error"
 """
 
 
@@ -41,10 +43,11 @@ def test_another_machine_is_asked_once(hosts: Hosts, ssh_host: SshHostMaker, ali
         assert facts.cpus == os.cpu_count()
         assert facts.memory > 1 << 28
         assert facts.disk > 1 << 20
-        assert [(gpu.name, gpu.memory >> 30) for gpu in facts.gpus] == [
-            ("NVIDIA A100-SXM4-40GB", 40),
-            ("Tesla T4", 15),
+        assert [(gpu.number, gpu.name, gpu.memory >> 30) for gpu in facts.gpus] == [
+            (0, "NVIDIA A100-SXM4-40GB", 40),
+            (2, "Tesla T4", 15),
         ]
+        assert "0000:3B:00.0" in (facts.gpus_why or "")
         assert bool(facts.pythons) == (alias == "alpha")
     finally:
         hosts[alias].path("/usr/local/bin/nvidia-smi").unlink()
@@ -55,6 +58,24 @@ def test_another_machine_is_asked_once(hosts: Hosts, ssh_host: SshHostMaker, ali
         assert find_facts(host, home, pythons=True, limits=False, gpus=True) == facts
     finally:
         hosts[alias].link.heal()
+
+
+@pytest.mark.parametrize("shell", [("/bin/sh",), ("busybox", "sh")])
+def test_an_nvidia_smi_that_never_answers(tmp_path: Path, shell: tuple[str, ...]) -> None:
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text("#!/bin/sh\necho $$ >$0.pid\nexec sleep 1000\n")
+    smi.chmod(0o755)
+    # It gets ten seconds, too long for a test: the tries are counted, so they can be fewer.
+    script = facts_script().replace("-ge 200", "-ge 4")
+    assert script != facts_script()
+    environ = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = LocalHost(tmp_path).run(
+        [*shell, "-c", script, "sh", str(tmp_path), "gpus"], env=environ, timeout=20
+    )
+    assert "gpu nvidia-smi does not answer\n" in done.out.decode()
+    assert parse_machine(done.out.decode()).cpus
+    status = Path("/proc", (tmp_path / "nvidia-smi.pid").read_text().strip(), "status")
+    wait_for(lambda: not status.exists() or "zombie" in status.read_text(), "its end")
 
 
 def test_limits_of_control_groups_count() -> None:

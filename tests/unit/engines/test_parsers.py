@@ -5,12 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstack.engines.base import GpuFact
-from dstack.engines.facts import parse_gpus
 from dstack.engines.interpreters import parse_pythons
 from dstack.engines.outcome import parse_exit
 from dstack.hosts.base import ProcessId
@@ -53,41 +50,6 @@ def test_pythons() -> None:
         "3.14": "/p/3.14.0/bin/python3.14",
     }
     assert list(parse_pythons(text)) == ["3.9", "3.10", "3.11", "3.14"]
-
-
-# What nvidia-smi has printed, by driver; the order of its lines is that of the GPUs' numbers.
-NVIDIA_SMI = {
-    "396.24": ("GeForce GTX 1070, 8114\n", [("GeForce GTX 1070", 8114)]),
-    "410.72": ("GeForce GTX 960M, [Not Supported]\n", [("GeForce GTX 960M", 0)]),
-    "440.64": ("GeForce RTX 2080, 7979\n", [("GeForce RTX 2080", 7979)]),
-    "470.57": (
-        "Tesla V100-SXM2-16GB, 16160\r\nNVIDIA A100-SXM4-40GB, 40536\r\n",
-        [("Tesla V100-SXM2-16GB", 16160), ("NVIDIA A100-SXM4-40GB", 40536)],
-    ),
-    "550.54": ("NVIDIA GH200 480GB, 97871\n", [("NVIDIA GH200 480GB", 97871)]),
-    "580.95": (
-        "NVIDIA GB10, [N/A]\nNVIDIA RTX PRO 6000, 97887\n",
-        [("NVIDIA GB10", 0), ("NVIDIA RTX PRO 6000", 97887)],
-    ),
-    "none": ("No devices were found\n", []),
-    "no driver": (
-        "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. Make sure"
-        " that the latest NVIDIA driver is installed and running.\n",
-        [],
-    ),
-    "another version": ("Failed to initialize NVML: Driver/library version mismatch\n", []),
-    "fallen off": (
-        "Unable to determine the device handle for GPU 0000:3B:00.0: Unknown Error\n",
-        [],
-    ),
-    "nothing": ("", []),
-}
-
-
-@pytest.mark.parametrize("driver", NVIDIA_SMI)
-def test_gpus(driver: str) -> None:
-    said, gpus = NVIDIA_SMI[driver]
-    assert parse_gpus(said) == tuple(GpuFact(name, mib << 20) for name, mib in gpus)
 
 
 def test_process_id() -> None:
