@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import urllib.request
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from tests.e2e.conftest import Task, free_port
 from tests.e2e.far import *  # noqa: F403 (that is how fixtures are taken over)
 from tests.e2e.far import BACKENDS, end_masters
+from tests.engines.engine import Engine
 from tests.hosts.client import Client
 from tests.hosts.services import Hosts
 from tests.support import Dstack, wait_for
@@ -193,11 +195,90 @@ def test_ports_are_here_and_led_on_after_a_cut(far: Dstack, task: Task, hosts: H
     assert not page()
 
 
+def fetch(port: int) -> str:
+    """What one connection to a local port brings."""
+    url = f"http://127.0.0.1:{port}/page"
+    done = subprocess.run(
+        ["curl", "-sS", "-m", "20", url], capture_output=True, text=True, check=False
+    )
+    return done.stdout
+
+
+def test_a_port_that_somebody_else_has_there_is_not_shown(
+    far: Dstack, task: Task, hosts: Hosts, ssh: Client
+) -> None:
+    port = free_port()
+    serve = "python3 -m http.server 8000 --bind 127.0.0.1"
+    wait = "echo up; until [ -e go ]; do sleep 0.1; done"
+    mine = f"ports: ['{port}:8000']\ncommands: ['{wait}; exec {serve}']"
+    folder = task(mine, files={"page": "mine\n"})
+    notebook = hosts.all["alpha"].home("other") / "page"
+    notebook.write_text("somebody else's\n")
+    other = subprocess.Popen(
+        ssh.command("-o", "BatchMode=yes", "-tt", "alpha.other", f"exec {serve}"),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_for(
+            lambda: ssh.run("alpha", "curl -s http://127.0.0.1:8000/page").stdout,
+            "the other one's program",
+        )
+        watcher = far.start("run", ".", "-n", "web", "--backend", "alpha", cwd=folder)
+        says(far, "web", "up")
+        assert fetch(port) == ""
+    finally:
+        other.kill()
+        other.wait()
+    # Another run of the same user's is another one, too.
+    second = task(f"commands: ['{serve}']", files={"page": "of another run\n"}, name="second")
+    far.ok("run", ".", "-d", "-n", "second", "--backend", "alpha", cwd=second)
+    wait_for(
+        lambda: "another run" in ssh.run("alpha", "curl -s http://127.0.0.1:8000/page").stdout,
+        "the other run's program",
+    )
+    assert fetch(port) == ""
+    far.ok("stop", "-x", "second")
+    (code,) = (hosts.all["alpha"].home() / ".dstack/runs").glob(f"{far.run_of('web')['id']}/code")
+    (code / "go").touch()
+    wait_for(lambda: fetch(port) == "mine\n", "the run's own page")
+    watcher.terminate()
+    _, err = watcher.communicate(timeout=60)
+    assert err.count(b"port 8000 of alpha belongs to another process") == 1
+
+
+def test_who_comes_before_the_app_in_a_container_there_waits(
+    far: Dstack, task: Task, hosts: Hosts, docker_there: Engine
+) -> None:
+    port = free_port()
+    folder = task(
+        f"""
+        image: {docker_there.image("python")}
+        ports: ["{port}:8000"]
+        commands:
+          - echo up; until [ -e go ]; do sleep 0.1; done; exec python -m http.server 8000
+        """,
+        files={"page": "in there\n"},
+    )
+    watcher = far.start("run", ".", "-n", "web", "--backend", "boxes", cwd=folder)
+    says(far, "web", "up")
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+        client.sendall(b"GET /page HTTP/1.0\r\n\r\n")
+        client.settimeout(1)
+        with pytest.raises(TimeoutError):
+            client.recv(1)
+        client.settimeout(60)
+        (code,) = (hosts.all["boxes"].home() / ".dstack/runs").glob("*/code")
+        (code / "go").touch()
+        assert b"200 OK" in client.recv(100)
+    watcher.terminate()
+    watcher.communicate(timeout=60)
+
+
 def test_a_taken_port_is_an_error_before_anything_starts(
     far: Dstack, task: Task, hosts: Hosts
 ) -> None:
-    import socket
-
     with socket.create_server(("127.0.0.1", free_port())) as taken:
         port = taken.getsockname()[1]
         folder = task(f"ports: ['{port}:8000']\ncommands: [echo never]")

@@ -105,6 +105,32 @@ def test_a_star_takes_the_next_free_port(dstack: Dstack, task: Task) -> None:
     assert chosen["local"] > port
 
 
+def test_another_program_on_the_runs_port_is_not_shown(dstack: Dstack, task: Task) -> None:
+    inside, local = free_port(), free_port()
+    wait = "echo up; until [ -e go ]; do sleep 0.05; done"
+    folder = task(
+        f"ports: ['{local}:{inside}']\n"
+        f"commands: ['{wait}; exec {SERVER.format(host='0.0.0.0', port=inside)}']",
+        files={"page.txt": "the run's"},
+    )
+    with attached(dstack, folder, "web") as output:
+        wait_for(lambda: "up" in output.read_text(), "the run")
+        with socket.create_server(("127.0.0.1", inside)) as other:
+            other.settimeout(0.1)
+            client = socket.create_connection(("127.0.0.1", local), timeout=60)
+            # It waits for the app of the run, in vain.
+            with client, pytest.raises(ConnectionResetError):
+                client.recv(1)
+            with pytest.raises(TimeoutError):
+                other.accept()
+        said = f"port {inside} of this machine belongs to another process (python"
+        wait_for(lambda: said in (folder / "talk").read_text(), "the word about it")
+        (code,) = dstack.home.glob("runs/*/code")
+        (code / "go").touch()
+        assert page(local) == "the run's"
+        assert (folder / "talk").read_text().count(said) == 1
+
+
 def test_two_runs_beside_each_other(dstack: Dstack, task: Task) -> None:
     one, two = free_port(), free_port()
     with (

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # What a shell reports for a program that wrote into a pipe nobody reads any more.
 _CLOSED_PIPE = 141
+# Seconds for which it holds that the run's app listens on a port of this machine.
+_KNOWN = 1.0
 
 
 class _Person:
@@ -95,9 +97,11 @@ def _read_line() -> str:
 class _Story:
     """Says on stderr what happens to the run."""
 
-    def __init__(self, supervisor: Supervisor, screen: Screen) -> None:
+    def __init__(self, supervisor: Supervisor, screen: Screen, notices: list[str]) -> None:
+        """`notices` is what others have to say; another thread adds to it."""
         self._supervisor = supervisor
         self._screen = screen
+        self._notices = notices
         self._pull: PullBar | None = None
         self._waiting: str | None = None
         self._unknown: float | None = None
@@ -135,6 +139,9 @@ class _Story:
         self._waiting = run.waiting
         self._show_step(run)
         self._show_note(run)
+        while self._notices:
+            self._screen.end_line()
+            warn(self._notices.pop(0))
         if run.unknown_since is not None and self._unknown is None:
             doing = "waiting for it" if run.plan.remote is None else "reconnecting"
             warn(f"{run.plan.backend} does not answer; {doing}")
@@ -151,7 +158,9 @@ def watch(supervisor: Supervisor, stored: Stored, fd: int | None = None) -> int:
     person = _Person(supervisor, stored)
     run = stored.run
     screen = Screen(supervisor, run, first=run.first, ports=True, fd=fd)
-    loop = Watch(supervisor, stored, screen, person.on_signal, _Story(supervisor, screen))
+    notices: list[str] = []
+    story = _Story(supervisor, screen, notices)
+    loop = Watch(supervisor, stored, screen, person.on_signal, story)
     person.signals = loop.signals
     with ExitStack() as stack:
         if run.plan.remote is not None:
@@ -160,7 +169,7 @@ def watch(supervisor: Supervisor, stored: Stored, fd: int | None = None) -> int:
             supervisor.progress = stack.enter_context(SendingBar())
         if run.ports and run.active:
             try:
-                _forward(supervisor, stored, stack)
+                _forward(supervisor, stored, notices, stack)
             except CannotStart as problem:
                 if _refuse(supervisor, stored, problem):
                     return report(stored.run)
@@ -185,44 +194,22 @@ def watch(supervisor: Supervisor, stored: Stored, fd: int | None = None) -> int:
     return report(run)
 
 
-def _forward(supervisor: Supervisor, stored: Stored, stack: ExitStack) -> None:
-    from ..ports.check import guarded
+def _forward(supervisor: Supervisor, stored: Stored, notices: list[str], stack: ExitStack) -> None:
     from ..ports.forward import Forwarder
-    from ..ports.listening import owned_by_run
     from .localports import shares_ports
 
     run = stored.run
-    if run.plan.remote is not None:
-        _tunnel(supervisor, stored, stack)
-        return
-    shared = shares_ports(run.plan)
-    foreign = guarded(run.plan.ports, run.ports) if shared else frozenset()
+    if run.plan.remote is None:
+        from ..supervise.ways import Ways
 
-    def allowed(port: int) -> bool:
-        # Somebody else had the port when it was chosen: only the run's own app may be reached.
-        return port not in foreign or owned_by_run(port, run.id)
+        ways = Ways(lambda: stored.run, supervisor.address, notices, hold=_KNOWN)
+        forwarder = Forwarder(run.ports, shared=shares_ports(run.plan), where=ways.find)
+    else:
+        from ..supervise.tunnels import Tunnels
 
-    def where(port: int) -> tuple[str, int] | None:
-        # A retry is another container.
-        return supervisor.address(stored.run, port)
-
-    forwarder = Forwarder(
-        run.ports,
-        shared=shared,
-        allowed=allowed if foreign else None,
-        where=None if shared else where,
-    )
-    forwarder.start()
-    stack.callback(forwarder.close)
-
-
-def _tunnel(supervisor: Supervisor, stored: Stored, stack: ExitStack) -> None:
-    from ..ports.forward import Forwarder
-    from ..supervise.tunnels import Tunnels
-
-    tunnels = Tunnels(supervisor.sites, lambda: stored.run)
-    stack.callback(tunnels.close)
-    forwarder = Forwarder(stored.run.ports, shared=False, where=tunnels.where)
+        tunnels = Tunnels(supervisor.sites, lambda: stored.run, notices)
+        stack.callback(tunnels.close)
+        forwarder = Forwarder(run.ports, shared=False, where=tunnels.where)
     forwarder.start()
     stack.callback(forwarder.close)
 

@@ -67,6 +67,21 @@ class Job(msgspec.Struct, frozen=True):
     files: Mapping[str, str] = {}  # what lies beside job.sh: job.json, and what the script calls
 
 
+# A host and a port.
+Address = tuple[str, int]
+
+
+class Reach(msgspec.Struct, frozen=True):
+    """Where a job's port is reached; `address` None: not now.
+
+    `foreign`: what listens there belongs to somebody else, or to another job: `NAME PID`, empty
+    where that cannot be seen.
+    """
+
+    address: Address | None = None
+    foreign: str | None = None
+
+
 StopReason = Literal["stopped", "max_duration"]
 
 
@@ -106,8 +121,11 @@ class Engine(Protocol):
         """
         ...
 
-    def address(self, directory: Path, port: int) -> tuple[str, int] | None:
-        """Where this machine reaches a job's port: host and port; None: not now."""
+    def address(self, directory: Path, port: int) -> Reach:
+        """Where its host reaches a job's port, once the job's app listens there.
+
+        Raises HostError.
+        """
         ...
 
     def note(self, directory: Path) -> str | None:
@@ -145,6 +163,7 @@ class Engine(Protocol):
 
 __all__ = [
     "Absent",
+    "Address",
     "Engine",
     "Exited",
     "Facts",
@@ -152,6 +171,7 @@ __all__ = [
     "Job",
     "Observation",
     "Preparing",
+    "Reach",
     "Running",
     "StopReason",
     "Unknown",

@@ -15,7 +15,7 @@ from ..hosts.base import Content, File, Host
 from ..paths import Home
 from ..run.model import Exit, Plan, Run
 from ..run.observation import Observation, Preparing, Running, Unknown
-from .base import Facts, Job
+from .base import Facts, Job, Reach
 from .clients import CLIENTS, DOCKER, Client, credentials, explain, explain_commit
 from .container_script import Inside, build_image, container_name, keys, render_box, render_job
 from .folder import FolderEngine, describe_job, gpu_part, job_files, part
@@ -24,6 +24,13 @@ from .render import Places, needed
 _TIMEOUT = 30.0  # seconds for what the engine answers from memory
 _REMOVE_TIMEOUT = 300.0
 _IN_BOX = frozenset({"phase", "env", "box.sh"})
+
+
+class _Network(msgspec.Struct, frozen=True):
+    """A container's first process and its id, and its network's settings as JSON."""
+
+    first: tuple[int, str]
+    settings: bytes
 
 
 class ContainerEngine(FolderEngine):
@@ -35,7 +42,7 @@ class ContainerEngine(FolderEngine):
     def __init__(self, home: Home, host: Host | None = None, **options: object) -> None:
         super().__init__(home, host, **options)  # type: ignore[arg-type]  # handed on as they are
         self.name = self.client.name
-        self._addresses: dict[tuple[Path, int], tuple[str, int]] = {}
+        self._networks: dict[Path, _Network] = {}
 
     def facts(self, *, pythons: bool = False, limits: bool = False) -> Facts:
         """See Engine. The engine itself sees to limits."""
@@ -166,29 +173,34 @@ class ContainerEngine(FolderEngine):
                 detail = explain(self.client, name, text, known=known)
         return msgspec.structs.replace(end, detail=detail, image_id=_image_id(image))
 
-    def address(self, directory: Path, port: int) -> tuple[str, int] | None:
-        """See Engine: the container's own address where this machine has a network with it."""
-        key = (directory, port)
-        if key not in self._addresses:
-            found = self._ask_address(directory, port)
-            if found is None:
-                return None
-            self._addresses[key] = found
-        return self._addresses[key]
-
-    def _ask_address(self, directory: Path, port: int) -> tuple[str, int] | None:
+    def address(self, directory: Path, port: int) -> Reach:
+        """See Engine: the container's own address where its host has a network with it."""
         from .addresses import find_address
+        from .reach import NOWHERE, of_container
 
+        if directory not in self._networks:
+            found = self._ask_network(directory)
+            if found is None:
+                return NOWHERE
+            self._networks[directory] = found
+        network = self._networks[directory]
+        address = find_address(network.settings, port)
+        if address is None:
+            return NOWHERE
+        return of_container(self.host, self.shell, network.first, address, port)
+
+    def _ask_network(self, directory: Path) -> _Network | None:
+        """What the engine says of a container that runs, which stays so; None: not now."""
         (running,) = self.host.read_many([directory / "box" / "running"])
         if running is None:
             return None
         name = container_name(f"{directory.parent.name}-{directory.name}")
-        form = "{{json .NetworkSettings}}"
-        try:
-            done = self._ask(directory, ["container", "inspect", "--format", form, name])
-        except HostError:
+        form = "{{.Id}} {{.State.Pid}} {{json .NetworkSettings}}"
+        said = self._ask(directory, ["container", "inspect", "--format", form, name])
+        words = said.split(b" ", 2) if said else []
+        if len(words) != 3 or not words[1].isdigit():
             return None
-        return find_address(done, port) if done else None
+        return _Network((int(words[1]), os.fsdecode(words[0])), words[2])
 
     def _ask(self, directory: Path, words: Sequence[str]) -> bytes | None:
         """What the client of a job says; None when it fails."""

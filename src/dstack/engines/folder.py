@@ -14,7 +14,7 @@ from ..hosts.base import Completed, Content, File, Host, ProcessId
 from ..paths import Home
 from ..run.model import Exit, Plan, Run
 from ..run.observation import Absent, Exited, Observation, Preparing, Running, Unknown
-from .base import Facts, Job, StopReason
+from .base import Facts, Job, Reach, StopReason
 from .outcome import parse_exit
 from .render import CGROUPS, assignments, phase, values_file
 
@@ -163,9 +163,11 @@ class FolderEngine:
         argv = [*self.shell, f"{directory}/job.sh", "stop"]
         self.host.spawn(argv, env={}, output=Path(os.devnull))
 
-    def address(self, directory: Path, port: int) -> tuple[str, int] | None:
+    def address(self, directory: Path, port: int) -> Reach:
         """See Engine."""
-        return "127.0.0.1", port
+        from .reach import of_process
+
+        return of_process(self.host, self.shell, directory, port)
 
     def note(self, directory: Path) -> str | None:
         """See Engine."""

@@ -44,9 +44,8 @@ def choose(
 
     `reserved` are ports promised to other active runs: their local ports and, where runs share the
     machine's ports, their run ports. `shared` says that this run shares them too (a process on
-    this machine): then its app listens on the run port itself, which so must be free as well, or
-    the forward would lead to somebody else's program. `*` never fails: when its run port is taken
-    it gets another local port, and what that leads to must be guarded (`guarded` below).
+    this machine): then its app listens on the run port itself, which so must be free as well. `*`
+    never fails: when its run port is taken it gets another local port.
 
     Raises CannotStart for a port that is taken, naming who has it where that can be seen.
     """
@@ -68,16 +67,6 @@ def choose(
             unusable.add(local)
         chosen.append((port.run, local))
     return tuple(chosen)
-
-
-def guarded(ports: Iterable[Port], chosen: Iterable[tuple[int, int]]) -> frozenset[int]:
-    """The run ports that somebody else had when they were chosen, where runs share the machine's.
-
-    `*` has another local port than its run port only then. A forward to one of these may only
-    lead to a process of the run itself (`listening.owned_by_run`).
-    """
-    free_choice = {port.run for port in ports if port.local is None}
-    return frozenset(run for run, local in chosen if run != local and run in free_choice)
 
 
 def _must_be_free(port: int, reserved: Collection[int], what: str, run: int | None) -> None:

@@ -21,8 +21,7 @@ class Forwarder:
     `target` are the addresses on which the app may listen, in the order tried. `shared`: the app
     runs on this machine and listens on its own port itself; a port with run == local then needs
     no forward, except for an app that listens on ::1 alone: 127.0.0.1 is made to lead there as
-    soon as that is seen (after about a second). `allowed` is asked before connecting to a run
-    port whether what listens there may be shown. `where` says, in place of `target`, at which host
+    soon as that is seen (after about a second). `where` says, in place of `target`, at which host
     and port, or socket, a run port is found (None: nowhere now); it is asked for each connection,
     in the forwarder's thread. Who connects waits `wait` seconds for the app to listen, and is then
     reset.
@@ -34,7 +33,6 @@ class Forwarder:
         target: Sequence[str] = ("127.0.0.1", "::1"),
         *,
         shared: bool = True,
-        allowed: Callable[[int], bool] | None = None,
         where: Callable[[int], Target | None] | None = None,
         wait: float = 5.0,
     ) -> None:
@@ -47,7 +45,6 @@ class Forwarder:
             )
             for run, local in mapping
         ]
-        self._allowed = allowed
         self._where = where
         self._wait = wait
         self._thread: threading.Thread | None = None
@@ -104,7 +101,7 @@ class Forwarder:
 
         # Whatever the program does on a broken pipe of its own: a client that left is not it.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
-        loop = Loop(self._doors, self._allowed, self._wait, self._where)
+        loop = Loop(self._doors, self._wait, self._where)
         loop.watch_bell(self._bell)
         try:
             while not self._ending:

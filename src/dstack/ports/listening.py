@@ -65,23 +65,6 @@ def describe(port: int) -> str | None:
     return None
 
 
-def owned_by_run(port: int, run_id: str) -> bool:
-    """Whether a process that was started by this run listens there.
-
-    Told by DSTACK_RUN_ID in the environment that the process was started with.
-    """
-    mark = f"DSTACK_RUN_ID={run_id}".encode()
-    return any(mark in _environment(pid) for pid in owners(port))
-
-
-def _environment(pid: int) -> list[bytes]:
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            return file.read().split(b"\0")
-    except OSError:
-        return []
-
-
 def _processes() -> Iterable[int]:
     try:
         return [int(name) for name in os.listdir("/proc") if name.isdigit()]

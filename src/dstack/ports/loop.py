@@ -14,7 +14,6 @@ from .listening import listeners
 
 _RETRY = 0.1  # seconds between two looks at an app that does not listen yet
 _WATCH = 0.5  # seconds between two looks at which address an app listens on
-_VERDICT = 1.0  # seconds for which the answer of `allowed` holds
 _ACCEPTS = 64  # connections accepted before the others have their turn
 _FILES = 4  # open files that a connection may need: two sockets, and a pipe when one is slow
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
@@ -72,12 +71,10 @@ class Loop:
     def __init__(
         self,
         doors: Sequence[Door],
-        allowed: Callable[[int], bool] | None,
         wait: float,
         where: Callable[[int], Target | None] | None = None,
     ) -> None:
         self._doors = doors
-        self._allowed = allowed
         self._where = where
         self._wait = wait
         self._epoll = select.epoll()
@@ -87,7 +84,6 @@ class Loop:
         self._next_retry = 0.0
         self._next_watch = 0.0
         self._paused: list[Door] = []
-        self._verdicts: dict[int, tuple[float, bool]] = {}
         # Closed after a turn: a file's number must not come again while its old events do.
         self._closing: list[socket.socket] = []
         for door in doors:
@@ -160,7 +156,7 @@ class Loop:
             elif door.socket is None and (4, door.local) not in found:
                 # Seen twice: an app that opens ::1 first may be about to open 127.0.0.1 itself.
                 door.seen += 1
-                if door.seen > 1:
+                if door.seen > 1 and self._targets(door):
                     self._stand_in(door)
 
     def _stand_in(self, door: Door) -> None:
@@ -215,25 +211,15 @@ class Loop:
     def _connect(self, connection: Connection) -> None:
         connection.tried = 0
         connection.targets = self._targets(connection.door)
-        if self._may_lead_to(connection.door.run):
-            self._try_next(connection)
-        else:
-            connection.door.waiting.append(connection)
+        self._try_next(connection)
 
     def _targets(self, door: Door) -> Sequence[Target]:
         if self._where is None:
             return [(host, door.run) for host in door.targets]
         found = self._where(door.run)
-        return [] if found is None else [found]
-
-    def _may_lead_to(self, port: int) -> bool:
-        if self._allowed is None:
-            return True
-        now = time.monotonic()
-        known = self._verdicts.get(port)
-        if known is None or known[0] <= now:
-            known = self._verdicts[port] = (now + _VERDICT, self._allowed(port))
-        return known[1]
+        if found is None or (door.watched and found[0] not in door.targets):
+            return []  # one that stands in for the app must not lead to itself
+        return [found]
 
     def _try_next(self, connection: Connection) -> None:
         door = connection.door

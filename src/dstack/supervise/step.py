@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from ..engines.base import Engine, StopReason
+from ..engines.base import Engine, Reach, StopReason
 from ..errors import CannotStart, DstackError, HostUnreachable, NoCapacity, StoreError
 from ..paths import Home
 from ..run.events import Ended, Event, Started, StartFailed, StopRequested, Unreachable
@@ -123,10 +123,10 @@ class Supervisor:
         directory = self._directory(run, run.attempt.number)
         return self.engine_of(run.plan).note(directory)
 
-    def address(self, run: Run, port: int) -> tuple[str, int] | None:
-        """Where this machine reaches a port of the attempt under way; None: not now."""
+    def address(self, run: Run, port: int) -> Reach:
+        """Where a port of the attempt under way is reached, where the run is. Raises HostError."""
         if run.attempt is None:
-            return None
+            return Reach()
         directory = self._directory(run, run.attempt.number)
         return self.engine_of(run.plan).address(directory, port)
 

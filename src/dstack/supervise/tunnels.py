@@ -7,47 +7,41 @@ would accept at once, and could only hang up where nothing listens yet.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..engines.base import Address, Reach
 from ..errors import HostError
 from ..run.model import Run
+from .ways import Ways
 
 if TYPE_CHECKING:
     from .far import FarSite
     from .sites import Sites
 
-_KNOWN = 5.0  # seconds for which it holds that an app listens
-# Prints at which address somebody listens on the port. proc_net_tcp.rst: the second column is the
-# local address, in hexadecimal, and the state of who listens is 0A.
-_LISTENS = """
-listens() { grep -q "^ *[0-9]*: [0-9A-F]*:$1 [0-9A-F:]* 0A " "/proc/net/$2" 2>/dev/null; }
-if [ ! -r /proc/net/tcp ] || listens "$1" tcp; then echo 127.0.0.1
-elif listens "$1" tcp6; then echo ::1; fi
-"""
-
-Place = tuple[str, int]
+_KNOWN = 5.0  # seconds for which it holds that the run's app listens
 
 
 class Tunnels:
     """The sockets of one run, made when somebody connects. For the forwarder's thread alone."""
 
-    def __init__(self, sites: Sites, run: Callable[[], Run]) -> None:
-        """`run` gives the run as it is now: a retry may be found at another address."""
+    def __init__(self, sites: Sites, run: Callable[[], Run], notices: list[str]) -> None:
+        """See Ways."""
         self._sites = sites
-        self._run = run
+        self._ways = Ways(run, self._ask, notices, hold=_KNOWN)
         self._site: FarSite | None = None
-        self._open: dict[Place, tuple[str, AbstractContextManager[None]]] = {}
-        self._known: dict[Place, tuple[float, Place]] = {}
+        self._open: dict[Address, tuple[str, AbstractContextManager[None]]] = {}
         self._made = 0
 
     def where(self, port: int) -> str | None:
         """The socket that leads to a run port; None where nothing can be reached now."""
+        address = self._ways.find(port)
+        if address is None or self._site is None:
+            return None
         try:
-            return self._where(port)
+            return self._socket(self._site, address)
         except (HostError, OSError):
             return None  # asked again for as long as who connects waits
 
@@ -59,38 +53,16 @@ class Tunnels:
         if host is not None:
             host.close()
 
-    def _where(self, port: int) -> str | None:
-        run = self._run()
-        if run.attempt is None or run.attempt.exit is not None:
-            return None
-        site = self._twin(run)
+    def _ask(self, run: Run, port: int) -> Reach:
+        site = self._site
+        if site is None:
+            # The run is on another machine.
+            site = self._site = self._sites.of(run.plan).twin()  # type: ignore[attr-defined]
+        assert run.attempt is not None  # noqa: S101 - Ways looks
         directory = site.home.job(run.id, run.attempt.number)
-        place = site.engine(run.plan.engine).address(directory, port)
-        if place is None:
-            return None
-        known = self._known.get(place)
-        if known is None or time.monotonic() >= known[0]:
-            found = self._listens(site, run, place)
-            if found is None:
-                return None
-            known = self._known[place] = (time.monotonic() + _KNOWN, found)
-        return self._socket(site, known[1])
+        return site.engine(run.plan.engine).address(directory, port)
 
-    def _twin(self, run: Run) -> FarSite:
-        if self._site is None:
-            site = self._sites.of(run.plan)
-            self._site = site.twin()  # type: ignore[attr-defined]  # the run is on another machine
-        return self._site
-
-    def _listens(self, site: FarSite, run: Run, place: Place) -> Place | None:
-        """Where the app listens; None while it does not."""
-        if run.plan.image is not None:
-            return place  # in a network of its own, which nobody else sees into
-        argv = ["/bin/sh", "-c", _LISTENS, "sh", f"{place[1]:04X}"]
-        address = site.host().run(argv, timeout=_KNOWN).out.decode("ascii", "replace").strip()
-        return (address, place[1]) if address else None
-
-    def _socket(self, site: FarSite, place: Place) -> str:
+    def _socket(self, site: FarSite, place: Address) -> str:
         """The path; made anew where the connection broke, which ended what led through it."""
         if place in self._open:
             path = self._open[place][0]
@@ -104,7 +76,7 @@ class Tunnels:
         self._open[place] = (path, forward)
         return path
 
-    def _drop(self, place: Place) -> None:
+    def _drop(self, place: Address) -> None:
         path, forward = self._open.pop(place)
         try:
             forward.__exit__(None, None, None)

@@ -400,7 +400,7 @@ def test_what_only_a_root_may_delete_is_deleted(box: Bench, engine: Engine) -> N
 def test_a_port_is_reached_from_here_alone(box: Bench) -> None:
     directory = box.start("python -m http.server 8000", ports=(Port(8000, None),))
     box.running(directory)
-    host, port = wait_for(lambda: box.engine.address(directory, 8000), "an address")
+    host, port = wait_for(lambda: box.engine.address(directory, 8000).address, "an address")
 
     def answer() -> bytes:
         try:

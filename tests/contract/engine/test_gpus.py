@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,7 +66,7 @@ def keeper(
 SHOW = 'echo "$CUDA_VISIBLE_DEVICES $CUDA_DEVICE_ORDER"'
 
 
-def given(bench: Bench, count: int, of: int = 4, **plan: object) -> tuple[str, str]:
+def given(bench: Bench, count: int, of: int = 4, **plan: Any) -> tuple[str, str]:
     """What a job of `count` GPUs gets, and what is said of it."""
     directory = bench.start(SHOW, gpus=tuple(range(of)), gpu_count=(count, count), **plan)
     end = bench.ended(directory)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from dstack.config.shapes import Port
 from dstack.errors import CannotStart
-from dstack.ports.check import choose, guarded, why_taken
-from dstack.ports.listening import describe, listeners, owned_by_run, owners
+from dstack.ports.check import choose, why_taken
+from dstack.ports.listening import describe, listeners, owners
 
 
 def a_free_pair() -> tuple[int, int]:
@@ -99,26 +97,16 @@ def test_a_star_is_the_first_free_one(listen: Listen) -> None:
     first, second = a_free_pair()
     assert choose([Port(first, None)]) == ((first, first),)
     listen("127.0.0.1", first)
-    ports = [Port(first, None)]
-    chosen = choose(ports)
-    assert chosen == ((first, second),)
-    assert guarded(ports, chosen) == {first}
+    assert choose([Port(first, None)]) == ((first, second),)
 
 
 def test_stars_differ_and_keep_away_from_other_ports() -> None:
     first, second = a_free_pair()
     both = (Port(first, None), Port(second, None))
     assert choose(both) == ((first, first), (second, second))
-    assert guarded(both, choose(both)) == frozenset()
     # The second `*` must not take what the first one got, nor a port that is asked for by name.
     chosen = choose([Port(first, None), Port(second, first)], shared=False)
     assert chosen == ((first, second), (second, first))
-
-
-def test_what_is_remapped_by_name_is_not_guarded() -> None:
-    first, second = a_free_pair()
-    ports = [Port(first, second)]
-    assert guarded(ports, choose(ports)) == frozenset()
 
 
 def test_no_port_left() -> None:
@@ -130,27 +118,5 @@ def test_who_listens(listen: Listen) -> None:
     port = listen("127.0.0.1", 0)
     assert owners(port) == [os.getpid()]
     assert f"(process {os.getpid()})" in (describe(port) or "")
-    assert not owned_by_run(port, "some-run")
     first, _ = a_free_pair()
     assert describe(first) is None
-
-
-SERVER = """
-import socket, sys
-server = socket.create_server(("127.0.0.1", 0))
-print(server.getsockname()[1], flush=True)
-sys.stdin.read()
-"""
-
-
-def test_which_run_listens() -> None:
-    environment = {**os.environ, "DSTACK_RUN_ID": "abc123"}
-    command = [sys.executable, "-c", SERVER]
-    with subprocess.Popen(
-        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
-        assert process.stdout is not None
-        port = int(process.stdout.readline())
-        assert owned_by_run(port, "abc123")
-        assert not owned_by_run(port, "abc12")
-        process.communicate()

@@ -230,17 +230,40 @@ def test_who_waits_too_long_is_reset(closing: Closing) -> None:
 def test_what_is_not_the_runs_is_not_shown(closing: Closing) -> None:
     app = App(echo_at_end)
     closing(app)
-    allowed: set[int] = set()
-    local = forward(closing, app.port, allowed=allowed.__contains__, wait=PATIENCE)
+    own: dict[int, tuple[str, int]] = {}
+    local = forward(closing, app.port, where=own.get, wait=PATIENCE)
     with connect(local) as client:
         client.sendall(b"ab")
         client.shutdown(socket.SHUT_WR)
         client.settimeout(0.3)
         with pytest.raises(TimeoutError):
             client.recv(1)
-        allowed.add(app.port)
+        own[app.port] = ("127.0.0.1", app.port)
         client.settimeout(PATIENCE)
         assert read_all(client) == b"ba"
+
+
+def test_nobody_stands_in_for_an_app_that_is_not_the_runs(closing: Closing) -> None:
+    app = App(echo_at_end, "::1", free_port())
+    closing(app)
+    own: dict[int, tuple[str, int]] = {}
+    looks: list[int] = []
+
+    def where(port: int) -> tuple[str, int] | None:
+        looks.append(port)
+        return own.get(port)
+
+    with Forwarder([(app.port, app.port)], where=where):
+        until(lambda: len(looks) > 1)
+        assert not listens(app.port)
+        # Nor does it lead to itself, once it does stand in.
+        own[app.port] = ("127.0.0.1", app.port)
+        seen = len(looks)
+        until(lambda: len(looks) > seen)
+        assert not listens(app.port)
+        own[app.port] = ("::1", app.port)
+        until(lambda: listens(app.port))
+        assert ask(app.port, b"six") == b"xis"
 
 
 def test_an_app_on_ipv6_alone_is_reached_at_ipv4() -> None:

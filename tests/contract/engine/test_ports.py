@@ -1,0 +1,163 @@
+"""Where a job's port is reached: where its own app listens, and only once it does."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from dstack.config.shapes import Port
+from dstack.engines import reach
+from dstack.engines.base import Reach
+from dstack.engines.reach import parse
+from tests.contract.engine.conftest import Bench, wait_for
+
+SERVE = """
+import socket, sys, time
+host, port = sys.argv[1:]
+family = socket.AF_INET6 if ":" in host else socket.AF_INET
+with socket.create_server((host, int(port)), family=family):
+    time.sleep(1000)
+"""
+NOWHERE = Reach()
+Other = Callable[[str, int], None]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def other() -> Iterator[Other]:
+    """Listen at a host and port, as somebody's program that has nothing to do with a run."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def begin(host: str, port: int) -> None:
+        started.append(subprocess.Popen([sys.executable, "-c", SERVE, host, str(port)]))
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
+        def listens() -> bool:
+            with socket.socket(family) as probe:
+                return probe.connect_ex((host, port)) == 0
+
+        wait_for(listens, "the other program to listen")
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def serve(host: str, port: int, before: str = "") -> str:
+    return f"{before} {sys.executable} -c '{SERVE}' {host} {port}"
+
+
+@pytest.mark.parametrize(
+    ("host", "reached"),
+    [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::1", "::1"), ("::", "::1")],
+)
+def test_the_jobs_own_app(bench: Bench, host: str, reached: str) -> None:
+    port = free_port()
+    directory = bench.start(f"until [ -e go ]; do sleep 0.02; done; {serve(host, port)}")
+    bench.running(directory)
+    assert bench.engine.address(directory, port) == NOWHERE
+    (directory.parent / "code" / "go").touch()
+    found = wait_for(lambda: bench.engine.address(directory, port).address, "its app")
+    assert found == (reached, port)
+    bench.engine.stop(directory, kill=True)
+    bench.ended(directory)
+    assert bench.engine.address(directory, port) == NOWHERE
+
+
+@pytest.mark.parametrize("before", ["env -i", "exec env -i", "setsid -w env -i"])
+def test_one_that_has_cleared_its_environment(bench: Bench, before: str) -> None:
+    port = free_port()
+    directory = bench.start(serve("127.0.0.1", port, before))
+    found = wait_for(lambda: bench.engine.address(directory, port).address, "its app")
+    assert found == ("127.0.0.1", port)
+    bench.engine.stop(directory, kill=True)
+    bench.ended(directory)
+
+
+def test_somebody_elses_program(bench: Bench, other: Other) -> None:
+    port = free_port()
+    other("127.0.0.1", port)
+    directory = bench.start("sleep 1000")
+    bench.running(directory)
+    found = bench.engine.address(directory, port)
+    assert found.address is None
+    name, _, pid = (found.foreign or "").partition(" ")
+    assert name.startswith("python")
+    assert pid.isdigit()
+    bench.engine.stop(directory, kill=True)
+    bench.ended(directory)
+
+
+def test_beside_somebody_elses_program(bench: Bench, other: Other) -> None:
+    port = free_port()
+    other("127.0.0.1", port)
+    directory = bench.start(serve("::1", port))
+    found = wait_for(lambda: bench.engine.address(directory, port).address, "its app")
+    assert found == ("::1", port)
+    bench.engine.stop(directory, kill=True)
+    bench.ended(directory)
+
+
+def test_another_job_of_ours(quick: Bench) -> None:
+    port = free_port()
+    first = quick.start(serve("127.0.0.1", port))
+    wait_for(lambda: quick.engine.address(first, port).address, "its app")
+    second = quick.start("sleep 1000")
+    quick.running(second)
+    assert quick.engine.address(second, port).foreign
+    for directory in (first, second):
+        quick.engine.stop(directory, kill=True)
+        quick.ended(directory)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_another_users_program() -> None:
+    # As seen by one who is not root: no file of the others' processes can be read.
+    port = free_port()
+    script = Path(reach.__file__).with_name("listens.sh").read_text()
+    argv = ["/bin/sh", "-c", script, "sh", "process", f"{port:04X}", "x-1", "/nowhere"]
+    with socket.create_server(("127.0.0.1", port)):
+        done = subprocess.run(argv, user=4002, capture_output=True, text=True, check=True)
+    assert (done.stdout.split(), done.stderr) == (["foreign"], "")
+
+
+def test_what_the_script_says() -> None:
+    assert parse("at ::1", 80) == Reach(("::1", 80))
+    assert parse("foreign python3 4711", 80) == Reach(foreign="python3 4711")
+    assert parse("foreign", 80) == Reach(foreign="")
+    assert parse("", 80) == NOWHERE
+
+
+@pytest.mark.parametrize(
+    ("any_bench"), ["docker", "podman", "docker over ssh", "podman over ssh"], indirect=True
+)
+def test_a_container_in_which_nobody_listens_yet(any_bench: Bench) -> None:
+    directory = any_bench.start(
+        "until [ -e go ]; do sleep 0.02; done; python -m http.server 8000",
+        ports=(Port(8000, None), Port(8001, None)),
+    )
+    any_bench.running(directory)
+    assert any_bench.engine.address(directory, 8000) == NOWHERE
+    (directory.parent / "code" / "go").touch()
+    address = wait_for(lambda: any_bench.engine.address(directory, 8000).address, "its app")
+
+    def answers() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(address) == 0
+
+    wait_for(answers, "the way there")  # a network that is new may take a moment
+    assert any_bench.engine.address(directory, 8001) == NOWHERE
+    any_bench.engine.stop(directory, kill=True)
+    any_bench.ended(directory)
