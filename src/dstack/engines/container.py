@@ -27,9 +27,10 @@ _IN_BOX = frozenset({"phase", "env", "box.sh"})
 
 
 class _Network(msgspec.Struct, frozen=True):
-    """A container's first process and its id, and its network's settings as JSON."""
+    """A container's first process and its id, and its network: the mode, and settings as JSON."""
 
     first: tuple[int, str]
+    mode: str
     settings: bytes
 
 
@@ -176,7 +177,7 @@ class ContainerEngine(FolderEngine):
     def address(self, directory: Path, port: int) -> Reach:
         """See Engine: the container's own address where its host has a network with it."""
         from .addresses import find_address
-        from .reach import NOWHERE, of_container
+        from .reach import NOWHERE, of_container, of_shared
 
         if directory not in self._networks:
             found = self._ask_network(directory)
@@ -184,6 +185,8 @@ class ContainerEngine(FolderEngine):
                 return NOWHERE
             self._networks[directory] = found
         network = self._networks[directory]
+        if network.mode == "host":  # the user's own default: we ask for none
+            return of_shared(self.host, self.shell, network.first, port)
         address = find_address(network.settings, port)
         if address is None:
             return NOWHERE
@@ -195,12 +198,12 @@ class ContainerEngine(FolderEngine):
         if running is None:
             return None
         name = container_name(f"{directory.parent.name}-{directory.name}")
-        form = "{{.Id}} {{.State.Pid}} {{json .NetworkSettings}}"
+        form = "{{.Id}} {{.State.Pid}} {{.HostConfig.NetworkMode}} {{json .NetworkSettings}}"
         said = self._ask(directory, ["container", "inspect", "--format", form, name])
-        words = said.split(b" ", 2) if said else []
-        if len(words) != 3 or not words[1].isdigit():
+        words = said.split(b" ", 3) if said else []
+        if len(words) != 4 or not words[1].isdigit():
             return None
-        return _Network((int(words[1]), os.fsdecode(words[0])), words[2])
+        return _Network((int(words[1]), os.fsdecode(words[0])), os.fsdecode(words[2]), words[3])
 
     def _ask(self, directory: Path, words: Sequence[str]) -> bytes | None:
         """What the client of a job says; None when it fails."""

@@ -2,6 +2,7 @@
 # "at ADDRESS", "foreign NAME PID" (who else listens there, where that can be seen), or nothing.
 # "unseen": this machine does not show it. The arguments are
 #   process PORT JOB FOLDER   the job's name and folder: its processes share the machine's ports
+#   shared PORT PID ID        a container without a network of its own: its first process and id
 #   inside PORT PID ID LOCAL  a container's first process and id; LOCAL is empty where an app that
 #                             listens on the container's own 127.0.0.1 is not reached
 # PORT is four hexadecimal digits.
@@ -31,15 +32,25 @@ loopback() { # $1 an address of a table -> $address by which 127.0.0.1 or ::1 re
 # -- a process of the machine: also other people's, and other runs', listen there --
 
 process() { # $1 the job's name, $2 its folder
+    file=environ mark="DSTACK_JOB=:$1:" first=$(readlink "$2/pid") cgroup=''
+    first=${first%%:*}
+    { read -r cgroup <"$2/cgroups"; } 2>/dev/null
+    judge
+}
+
+shared() { # $1 the first process, $2 what its control group is called after
+    file=cgroup mark=$2 first=$1 cgroup=''
+    judge
+}
+
+judge() { # whether who listens bears the $mark in its /proc/PID/$file, is in $cgroup, or below $first
     if [ ! -r /proc/net/tcp ]; then
         echo 'at 127.0.0.1'
         return
     fi
     found=$(listeners /proc/net)
     [ -n "$found" ] || return 0
-    mark="DSTACK_JOB=:$1:" keeper=$(readlink "$2/pid") cgroup='' members='' foreign=''
-    keeper=${keeper%%:*} own=$(id -u)
-    { read -r cgroup <"$2/cgroups"; } 2>/dev/null
+    members='' foreign='' own=$(id -u)
     while read -r local uid inode; do
         loopback "$local"
         [ -n "$address" ] || continue
@@ -56,10 +67,10 @@ EOF_FOUND
 }
 
 find_members() { # -> $members: the folders of the job's processes, as far as they are easily found
-    members=$(grep -lsF "$mark" /proc/[0-9]*/environ | sed 's|environ$|fd|')
+    members=$(grep -lsF "$mark" /proc/[0-9]*/"$file" | sed "s|$file\$|fd|")
     [ -z "$cgroup" ] ||
         members="$members $(sed 's|.*|/proc/&/fd|' "$cgroup/cgroup.procs" 2>/dev/null)"
-    members="$members /proc/$keeper/fd"
+    members="$members /proc/$first/fd"
 }
 
 is_own() { # whether the socket $inode of $uid is the job's -> $holder: "NAME PID" if it is not
@@ -83,13 +94,13 @@ is_own() { # whether the socket $inode of $uid is the job's -> $holder: "NAME PI
     return 1
 }
 
-descends() { # $1 a process: it is in the keeper's session, or the keeper is above it
+descends() { # $1 a process: it is in the session of $first, or below it
     above=$1
     while [ "$above" -gt 1 ]; do
         { read -r stat <"/proc/$above/stat"; } 2>/dev/null || return 1
         # shellcheck disable=SC2086
         set -- ${stat##*) }
-        [ "$4" != "$keeper" ] && [ "$2" != "$keeper" ] || return 0
+        [ "$4" != "$first" ] && [ "$2" != "$first" ] || return 0
         above=$2
     done
     return 1

@@ -33,6 +33,12 @@ def of_container(
     return Reach(address) if said in ("at", "unseen") else NOWHERE
 
 
+def of_shared(host: Host, shell: Sequence[str], first: tuple[int, str], port: int) -> Reach:
+    """Where the app of a container listens that has its host's network. As for a process."""
+    pid, name = first
+    return parse(_ask(host, shell, "shared", port, str(pid), name), port)
+
+
 def parse(said: str, port: int) -> Reach:
     """What listens.sh says of a process. Pure."""
     word, _, rest = said.partition(" ")

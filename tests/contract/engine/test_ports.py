@@ -15,7 +15,9 @@ from dstack.config.shapes import Port
 from dstack.engines import reach
 from dstack.engines.base import Reach
 from dstack.engines.reach import parse
-from tests.contract.engine.conftest import Bench, wait_for
+from dstack.paths import Home
+from tests.contract.engine.conftest import Bench, finish, in_containers, wait_for
+from tests.engines.engine import Engine
 
 SERVE = """
 import socket, sys, time
@@ -161,3 +163,32 @@ def test_a_container_in_which_nobody_listens_yet(any_bench: Bench) -> None:
     assert any_bench.engine.address(directory, 8001) == NOWHERE
     any_bench.engine.stop(directory, kill=True)
     any_bench.ended(directory)
+
+
+def test_a_container_with_the_machines_network(
+    podman: Engine,
+    home: Home,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    other: Other,
+) -> None:
+    settings = Path(os.environ["CONTAINERS_CONF"]).read_text()
+    own = tmp_path / "containers.conf"
+    own.write_text(settings.replace("[containers]", '[containers]\nnetns = "host"'))
+    monkeypatch.setenv("CONTAINERS_CONF", str(own))
+    box = in_containers(podman, home)
+    port = free_port()
+    wait = "until [ -e go ]; do sleep 0.02; done"
+    directory = box.start(
+        f"{wait}; python -m http.server {port} --bind ::1", ports=(Port(port, None),)
+    )
+    box.running(directory)
+    assert box.engine.address(directory, port) == NOWHERE
+    other("127.0.0.1", port)
+    assert (box.engine.address(directory, port).foreign or "").startswith("python")
+    (directory.parent / "code" / "go").touch()
+    found = wait_for(lambda: box.engine.address(directory, port).address, "its app")
+    assert found == ("::1", port)
+    box.engine.stop(directory, kill=True)
+    box.ended(directory)
+    finish(box)
