@@ -33,13 +33,14 @@ loopback() { # $1 an address of a table -> $address by which 127.0.0.1 or ::1 re
 
 process() { # $1 the job's name, $2 its folder
     file=environ mark="DSTACK_JOB=:$1:" first=$(readlink "$2/pid") cgroup=''
-    first=${first%%:*}
+    began=${first#*:} first=${first%%:*}
+    began=${began%%:*}
     { read -r cgroup <"$2/cgroups"; } 2>/dev/null
     judge
 }
 
 shared() { # $1 the first process, $2 what its control group is called after
-    file=cgroup mark=$2 first=$1 cgroup=''
+    file=cgroup mark=$2 first=$1 began='' cgroup=''
     judge
 }
 
@@ -77,6 +78,7 @@ is_own() { # whether the socket $inode of $uid is the job's -> $holder: "NAME PI
     holder=
     # shellcheck disable=SC2086
     ! ls -l $members 2>/dev/null | grep -qF "socket:[$inode]" || return 0
+    if [ "$uid" = 0 ] && is_published; then return 0; fi
     # Into other people's processes only root may look.
     [ "$uid" = "$own" ] || [ "$own" = 0 ] || return 1
     # One who has cleared its environment, or does not let us read it.
@@ -92,6 +94,26 @@ is_own() { # whether the socket $inode of $uid is the job's -> $holder: "NAME PI
     { read -r holder <"/proc/$pid/comm"; } 2>/dev/null
     holder="$holder $pid"
     return 1
+}
+
+is_published() { # whether Docker leads the port into a container, and has only since the job began
+    # Its proxy is root's, and nobody's child: of `docker run -p` in a job nothing else is left.
+    [ -n "$began" ] || return 1
+    for proxy in /proc/[0-9]*; do
+        name=
+        { read -r name <"$proxy/comm"; } 2>/dev/null
+        [ "$name" = docker-proxy ] || continue
+        tr '\0' ' ' <"$proxy/cmdline" 2>/dev/null | grep -q -e "-host-port $((0x$port)) " || continue
+        is_later "$proxy" && return
+    done
+    return 1
+}
+
+is_later() { # $1 a process: it began after the job
+    { read -r stat <"$1/stat"; } 2>/dev/null || return 1
+    # shellcheck disable=SC2086
+    set -- ${stat##*) }
+    [ "${20}" -ge "$began" ]
 }
 
 descends() { # $1 a process: it is in the session of $first, or below it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -133,6 +134,28 @@ def test_another_users_program() -> None:
     with socket.create_server(("127.0.0.1", port)):
         done = subprocess.run(argv, user=4002, capture_output=True, text=True, check=True)
     assert (done.stdout.split(), done.stderr) == (["foreign"], "")
+
+
+def test_a_container_that_the_commands_start(quick: Bench, docker: Engine) -> None:
+    # Its port belongs to Docker's proxy, which is root's and nobody's child.
+    port = free_port()
+    name = f"dstack-test-{port}"
+    env = [f"{key}={value}" for key, value in docker.env.items()]
+    call = ["env", *env, "docker", "run", "--rm", "--name", name, "-p", f"127.0.0.1:{port}:8000"]
+    serve = [docker.image("python"), "python", "-m", "http.server", "8000"]
+    first = quick.start(shlex.join([*call, *serve]))
+    try:
+        found = wait_for(lambda: quick.engine.address(first, port).address, "its app")
+        assert found == ("127.0.0.1", port)
+        # To a run that began later it is somebody else's.
+        second = quick.start("sleep 1000")
+        quick.running(second)
+        assert quick.engine.address(second, port).foreign
+        for directory in (first, second):
+            quick.engine.stop(directory, kill=True)
+            quick.ended(directory)
+    finally:
+        docker.cli("rm", "--force", name)
 
 
 def test_what_the_script_says() -> None:
