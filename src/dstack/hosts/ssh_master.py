@@ -41,12 +41,16 @@ class Master:
         """The command line that runs `remote` there."""
         return [*ssh_argv(self.options, f"{self.prefix}%C", ask=ask), *remote]
 
+    def there(self) -> bool:
+        """Whether somebody holds the shared connection now."""
+        return any(_listens(path) for path in self._sockets())
+
     def open(self) -> None:
         """Where somebody can answer, let ssh ask what it has to. Raises HostError.
 
         Elsewhere nothing is to be done: the first that connects makes the connection.
         """
-        if not _can_ask() or any(_listens(path) for path in self._sockets()):
+        if not can_ask() or self.there():
             return
         # In the terminal's own group, so that it may read from there; it leaves when it is through.
         argv = ssh_argv(self.options, f"{self.prefix}%C", ask=True, extra=["-N", "-f"])
@@ -126,7 +130,8 @@ def _no_ssh(error: OSError) -> HostError:
     return HostError(f"cannot run ssh: {error.strerror}", hint="install OpenSSH's client")
 
 
-def _can_ask() -> bool:
+def can_ask() -> bool:
+    """Whether somebody sits at a terminal that ssh may ask."""
     try:
         return os.isatty(0) and os.isatty(2) and os.tcgetpgrp(0) == os.getpgrp()
     except OSError:

@@ -11,6 +11,7 @@ from ..hosts.base import Host, ProcessId, Watch
 from ..output.far_times import fetch_times, knows_times
 from ..output.mirror import Mirror
 from ..run.model import Run
+from ..run.observation import unknown_of
 from .step import Supervisor
 
 # Seconds that a run must last before its output gets a connection of its own.
@@ -145,8 +146,8 @@ def fetch(supervisor: Supervisor, run: Run, *, times: bool = False) -> str | Non
             late = times and not knows_times(here)
             if mirror.whole and not late:
                 continue
-            if (why := site.away()) is not None:
-                return why
+            if (away := site.away()) is not None:
+                return away.why
             if attempt.exit is not None:
                 mirror.finish()
             else:
@@ -155,7 +156,7 @@ def fetch(supervisor: Supervisor, run: Run, *, times: bool = False) -> str | Non
                 # Last, so that it covers all that was copied.
                 fetch_times(host, there, here)
         except HostError as error:
-            site.told(error.message)
+            site.told(unknown_of(error))
             return error.message
         finally:
             mirror.close()
