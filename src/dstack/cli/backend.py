@@ -188,7 +188,9 @@ def _key(given: str | None) -> str | None:
 
 
 def _tell(answer: Answer) -> None:
-    text.error(f"backend {answer.backend.name} does not answer: {answer.error}", answer.hint)
+    from .backend_answers import problem
+
+    text.error(f"backend {answer.backend.name}{problem(answer)}", answer.hint)
 
 
 def _read(home: Home) -> str | None:

@@ -166,9 +166,17 @@ def as_fields(answer: Answer) -> dict[str, object]:
     return shown
 
 
+def problem(answer: Answer) -> str:
+    """What follows the name of a backend that cannot be used."""
+    said = str(answer.error)
+    # What a host says names it, and it may well have answered.
+    host = answer.backend.host
+    return f": {said}" if host and said.startswith(f"{host} ") else f" does not answer: {said}"
+
+
 def details(answer: Answer) -> str:
     """A backend for people: a line that names it, and one for each thing that it offers."""
-    state = "answers" if answer.error is None else f"does not answer: {answer.error}"
+    state = "answers" if answer.error is None else problem(answer).lstrip(": ")
     where = f" ({answer.backend.host})" if answer.backend.host else ""
     lines = [("", text.plain(f"{answer.backend.name}{where}  {state}"))]
     if answer.facts is not None:

@@ -97,6 +97,8 @@ def test_a_folder_that_is_not_ours_is_not_taken(hosts: Hosts, ssh_host: SshHostM
     hosts["alpha"].admin("touch", "/home/me/file")
     with pytest.raises(HostError, match="/home/me/file is not a folder"):
         said(ssh_host("alpha", root="~/file"))
+    with pytest.raises(HostError, match="/root/a/b cannot be made: /root cannot be written to"):
+        said(ssh_host("alpha", root="/root/a/b"))
 
 
 def test_a_folder_that_others_can_read_is_closed(hosts: Hosts, ssh_host: SshHostMaker) -> None:
