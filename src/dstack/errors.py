@@ -8,7 +8,8 @@ DstackError                 1    something failed that the user did not write wr
 ├── StoreError              1    the state folder or database cannot be read or written
 │   └── StoreBusy           1    ... because another command holds it (transient)
 └── HostError               1    a command of dstack's own on a host failed
-    └── HostUnreachable     1    ... because the host does not answer (transient)
+    ├── HostUnreachable     1    ... because the host does not answer (transient)
+    └── HostRefused         1    ... because it, or ssh, does not let us in
 """
 
 from __future__ import annotations
@@ -103,3 +104,14 @@ class HostUnreachable(HostError):
     """The host does not answer."""
 
     transient = True
+
+
+class HostRefused(HostError):
+    """The host, or ssh here, does not let us in until somebody does something about it.
+
+    `asks`: that may be to type a password, a passphrase or a yes, which nobody could here.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None, asks: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.asks = asks

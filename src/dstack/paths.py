@@ -10,7 +10,8 @@
   code/                    the content-addressed store of code, and one index per project
   cache/                   what `cache:` keeps between runs
   envs/                    templates and spare environments
-  guard/                   links to the jobs whose max_duration is watched, and who watches
+  guard/                   links to the jobs that are watched for max_duration, and for when they
+                           print; and who watches
   images/                  who the user of a container image is, by the image's id; what Podman said
                            of images, by the environment that it was asked in
   gpus/                    who has which GPU
@@ -19,7 +20,8 @@
   runs/RUN_ID/             one run
     code/                  its copy of the code; the commands run here
     env/                   its Python environment
-    ATTEMPT/               one job folder: job.json, job.sh, env, log, log.idx, phase, pid, exit
+    ATTEMPT/               one job folder: job.json, job.sh, env, log, log.idx, log.seen, phase,
+                           pid, exit
 ```
 """
 

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import urllib.request
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tests.e2e.conftest import Task, free_port
 from tests.e2e.far import *  # noqa: F403 (that is how fixtures are taken over)
 from tests.e2e.far import BACKENDS, end_masters
 from tests.engines.engine import Engine
+from tests.faults.rounds import kill, supervisors
 from tests.hosts.client import Client
 from tests.hosts.services import Hosts
 from tests.support import Dstack, wait_for
@@ -125,6 +127,33 @@ def test_detached_looked_at_and_attached_again(far: Dstack, task: Task) -> None:
     assert follower.communicate(timeout=60)[0].decode() == LINES
     assert far.ok("logs", "far") == LINES
     assert far.ok("logs", "far", "--tail", "1") == "line 60\n"
+
+
+def test_when_a_line_was_printed_that_nobody_saw(far: Dstack, task: Task, hosts: Hosts) -> None:
+    folder = task(
+        "commands: ['for i in 1 2 3; do echo $i $(date +%s) >>~/told; echo $i; sleep 6; done']"
+    )
+    far.ok("run", ".", "-d", "-n", "far", "--backend", "alpha", cwd=folder)
+    says(far, "far", "1\n")
+    for pid in supervisors(far):
+        kill(pid)
+    end_masters(far.home)
+    run = hosts.all["alpha"].home() / ".dstack/runs" / far_id(far)
+    wait_for((run / "1/exit").exists, "its end", timeout=90)
+    told = [line.split() for line in (hosts.all["alpha"].home() / "told").read_text().splitlines()]
+    shown = [line.split() for line in far.ok("logs", "far", "-t").splitlines()]
+    assert [number for _, number in shown] == [number for number, _ in told]
+    for (stamp, _), (_, seconds) in zip(shown, told, strict=True):
+        at = datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp()
+        assert abs(at - int(seconds)) < 4, (shown, told)
+    third = datetime.fromtimestamp(int(told[2][1]) - 2, tz=timezone.utc).isoformat()
+    assert far.ok("logs", "far", "--since", third) == "3\n"
+
+
+def far_id(far: Dstack) -> str:
+    """The id of the one run there, without asking its host."""
+    (folder,) = (far.home / "runs").iterdir()
+    return folder.name
 
 
 def test_stop_restart_and_rm(far: Dstack, task: Task, hosts: Hosts) -> None:

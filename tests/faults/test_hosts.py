@@ -113,7 +113,7 @@ def test_a_stop_that_cannot_be_told_is_remembered(
     dstack.wait_status("far", "unknown", timeout=90)
     said = dstack("stop", "far", "-y", timeout=60)
     assert said.returncode == 1  # it has not ended
-    assert "as soon as it does" in said.stderr
+    assert "as soon as it answers" in said.stderr
     assert far["alpha"].jobs()
     far["alpha"].link.heal()
     run = dstack.wait_status("far", "stopped", timeout=90)

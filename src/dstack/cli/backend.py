@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 from typing import get_args
 
@@ -100,12 +101,15 @@ def _check(home: Home, names: tuple[str, ...] | None, *, as_json: bool) -> int:
     for name in names or ():
         if name not in known:
             raise UsageError(f"there is no backend {name}", hint=f"backends: {', '.join(known)}")
-    answers = ask_all([known[name] for name in names or known], home)
+    answers: list[Answer] = []
+    for answer in ask_all([known[name] for name in names or known], home):
+        if not as_json:
+            text.show(("\n" if answers else "") + details(answer))
+            sys.stdout.flush()
+        answers.append(answer)
     if as_json:
         found = msgspec.json.encode([as_fields(answer) for answer in answers])
         text.show(msgspec.json.format(found).decode())
-    else:
-        text.show("\n\n".join(map(details, answers)))
     failed = [answer for answer in answers if answer.error is not None]
     if names is None:
         return 0
@@ -184,7 +188,9 @@ def _key(given: str | None) -> str | None:
 
 
 def _tell(answer: Answer) -> None:
-    text.error(f"backend {answer.backend.name} does not answer: {answer.error}", answer.hint)
+    from .backend_answers import problem
+
+    text.error(f"backend {answer.backend.name}{problem(answer)}", answer.hint)
 
 
 def _read(home: Home) -> str | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from queue import Queue
+from threading import Thread
 
 import msgspec
 
@@ -12,9 +14,10 @@ from ..engines.base import Facts
 from ..engines.choice import version_of
 from ..engines.clients import CLIENTS
 from ..engines.gpus import leases
-from ..errors import DstackError
+from ..errors import DstackError, HostRefused
 from ..hosts.base import Host
 from ..hosts.local import LocalHost
+from ..hosts.ssh_master import can_ask
 from ..paths import Home
 from ..supervise.sites import Sites
 
@@ -36,6 +39,7 @@ class Answer(msgspec.Struct, frozen=True):
     """What a backend said: `facts`, or why there are none. `tools` are command -> version.
 
     `leased` is GPU -> the run that has it: its name, or its id where it came from elsewhere.
+    `asks`: it takes somebody who types something, as in HostRefused.
     """
 
     backend: Backend
@@ -45,31 +49,59 @@ class Answer(msgspec.Struct, frozen=True):
     engines: tuple[Engine, ...] = ()
     tools: dict[str, str] = {}
     leased: dict[int, str] = {}
+    asks: bool = False
 
 
-def ask_all(backends: Sequence[Backend], home: Home) -> list[Answer]:
-    """What each offers."""
-    sites = Sites(home)
+def ask_all(backends: Sequence[Backend], home: Home) -> Iterator[Answer]:
+    """What each offers, in their order, each as soon as it is known.
+
+    All are asked at once. Where somebody has to type something, that is asked one by one.
+    """
+    if len(backends) == 1:
+        yield _ask(backends[0], home)
+        return
+    answers: list[Queue[Answer]] = [Queue() for _ in backends]
+    for backend, place in zip(backends, answers, strict=True):
+        # Not waited for when the command is interrupted: none of them leaves anything undone.
+        Thread(target=_put_answer, args=(backend, home, place), daemon=True).start()
+    for backend, place in zip(backends, answers, strict=True):
+        answer = place.get()
+        yield _ask(backend, home) if answer.asks and can_ask() else answer
+
+
+def _put_answer(backend: Backend, home: Home, place: Queue[Answer]) -> None:
     try:
-        return [_ask(backend, sites, home) for backend in backends]
+        place.put(_ask(backend, home, alone=False))
+    except Exception as error:  # whatever it is, who waits must be told
+        place.put(Answer(backend, error=f"{type(error).__name__}: {error}"))
+
+
+def _ask(backend: Backend, home: Home, *, alone: bool = True) -> Answer:
+    """`alone`: no other is asked at the same time, so that ssh may ask a person."""
+    sites = Sites(home)
+    if not alone:
+        sites.ask_nobody()
+    try:
+        return _ask_site(backend, sites, home)
+    except HostRefused as error:
+        return Answer(backend, error=error.message, hint=error.hint, asks=error.asks)
+    except DstackError as error:
+        return Answer(backend, error=error.message, hint=error.hint)
     finally:
         sites.close()
 
 
-def _ask(backend: Backend, sites: Sites, home: Home) -> Answer:
-    try:
-        # A machine without sh or tar is an error already.
-        site = sites.reach(backend)
-        host = site.host() or LocalHost(home.root)
-        found = _ask_engines(backend, host)
-        broken = [each for each in found if each.error is not None and each.name == backend.engine]
-        if broken:
-            return Answer(backend, error=broken[0].error, hint=broken[0].hint, engines=found)
-        tools = _ask_tools(host)
-        facts = site.engine("process").facts(pythons=True, limits=True)
-        leased = _names(home, leases(host, site.home)) if facts.gpus else {}
-    except DstackError as error:
-        return Answer(backend, error=error.message, hint=error.hint)
+def _ask_site(backend: Backend, sites: Sites, home: Home) -> Answer:
+    # A machine without sh or tar is an error already.
+    site = sites.reach(backend)
+    host = site.host() or LocalHost(home.root)
+    found = _ask_engines(backend, host)
+    broken = [each for each in found if each.error is not None and each.name == backend.engine]
+    if broken:
+        return Answer(backend, error=broken[0].error, hint=broken[0].hint, engines=found)
+    tools = _ask_tools(host)
+    facts = site.engine("process").facts(pythons=True, limits=True)
+    leased = _names(home, leases(host, site.home)) if facts.gpus else {}
     return Answer(backend, facts, engines=found, tools=tools, leased=leased)
 
 
@@ -168,9 +200,17 @@ def as_fields(answer: Answer) -> dict[str, object]:
     return shown
 
 
+def problem(answer: Answer) -> str:
+    """What follows the name of a backend that cannot be used."""
+    said = str(answer.error)
+    # What a host says names it, and it may well have answered.
+    host = answer.backend.host
+    return f": {said}" if host and said.startswith(f"{host} ") else f" does not answer: {said}"
+
+
 def details(answer: Answer) -> str:
     """A backend for people: a line that names it, and one for each thing that it offers."""
-    state = "answers" if answer.error is None else f"does not answer: {answer.error}"
+    state = "answers" if answer.error is None else problem(answer).lstrip(": ")
     where = f" ({answer.backend.host})" if answer.backend.host else ""
     lines = [("", text.plain(f"{answer.backend.name}{where}  {state}"))]
     if answer.facts is not None:

@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     stored = supervisor.runs.find(args.name)
     supervisor.look(stored, unsaved=True)
     if stored.run.plan.remote is not None:
-        _fetch(supervisor, stored)
+        _fetch(supervisor, stored, times=args.timestamps or since is not None)
     shown = filter_for(supervisor, stored.run, ports=False)
     log = RunLog(supervisor.home.run(stored.run.id))
     begin = log.start()
@@ -58,13 +58,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _fetch(supervisor: Supervisor, stored: Stored) -> None:
+def _fetch(supervisor: Supervisor, stored: Stored, *, times: bool) -> None:
     from ..supervise.link import fetch
     from ..text import warn
 
-    why = fetch(supervisor, stored.run)
+    why = fetch(supervisor, stored.run, times=times)
     if why is not None:
-        warn(f"this is what is known here; there may be more: {why}")
+        late = ", and times may be late" if times else ""
+        warn(f"this is what is known here; there may be more{late}: {why}")
 
 
 def _follow(supervisor: Supervisor, stored: Stored, copy: Callable[[], int]) -> None:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from ..snapshot import Snapshots
     from ..supervise.sites import Sites
 
+# Seconds that the first of several backends has to answer before the others are connected to, too.
+_FIRST = 1.0
 # What a run gets of the submitting shell; docs/guide/environment.md lists them.
 _BASE = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR")
 
@@ -107,13 +109,23 @@ class Request:
         task = self.load(fallback_name)
         settings = resolve(self.settings, task.settings, self.profile())
         problems: list[tuple[str, DstackError]] = []
-        for backend in self._backends(settings):
+        backends = self._backends(settings)
+        for n, backend in enumerate(backends):
+            others = backends[n + 1 :]
+            if n or others:
+                self.sites.begin([backend])
+                if not self.sites.settled(backend, _FIRST):
+                    # Of several that do not answer none shall wait for the others' time-outs.
+                    self.sites.begin(others)
             try:
-                return self._plan_on(backend, task, settings)
+                found = self._plan_on(backend, task, settings)
             except (CannotStart, HostError) as problem:
                 problems.append((backend.name, problem))
-        (name, first), *others = problems
-        if others:
+            else:
+                self.sites.leave(others)
+                return found
+        (name, first), *more = problems
+        if more:
             why = "; ".join(f"{name}: {problem.message}" for name, problem in problems)
             raise CannotStart(f"no backend can run it: {why}")
         if isinstance(first, HostError):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from .. import text
 from ..engines.builds import folder_size
-from ..errors import HostUnreachable, StoreError
+from ..errors import HostRefused, HostUnreachable, StoreError
 from ..paths import Home, find_home
 from .project import cache_key, find_project
 
@@ -94,7 +94,7 @@ def _prune_builds(
                 continue
             try:
                 discard(supervisor, builds, each)
-            except HostUnreachable as error:
+            except (HostUnreachable, HostRefused) as error:
                 text.warn(f"{each.name} is kept: {error.message}")
                 continue
             freed += each.size

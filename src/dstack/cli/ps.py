@@ -48,6 +48,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _watch(supervisor: Supervisor, args: argparse.Namespace) -> None:
     """Print again whenever something has changed, on a terminal in place."""
+    # A question now and then, on a page that is drawn anew every second, would be no good.
+    supervisor.sites.ask_nobody()
     terminal = sys.stdout.isatty()
     last = ""
     while True:
@@ -101,7 +103,7 @@ def as_json(run: Run) -> dict[str, object]:
         "id": run.id,
         "status": "unknown" if run.active and run.unknown_since is not None else run.status,
         "reason": run.reason,
-        "message": run.message or run.waiting,
+        "message": _message(run),
         "exit_code": run.exit_code,
         "signal": run.signal,
         "oom": run.oom,
@@ -122,6 +124,11 @@ def as_json(run: Run) -> dict[str, object]:
         "finished_at": _time(run.finished_at),
         "unknown_since": _time(run.unknown_since),
     }
+
+
+def _message(run: Run) -> str | None:
+    """How it ended, or why it does not go on, or why nobody knows."""
+    return run.message or run.unknown_why or run.waiting
 
 
 def _image_id(run: Run) -> str | None:
@@ -159,7 +166,7 @@ def _table(runs: list[Run]) -> str:
             run.plan.backend,
             ago(run.submitted_at, now),
             _took(run, now),
-            run.message or run.waiting or _ports(run) or "",
+            _message(run) or _ports(run) or "",
         ]
         for run in runs
     ]

@@ -17,7 +17,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Delete them. An active run is an error, and then nothing is deleted."""
-    from ..errors import HostUnreachable, UsageError
+    from ..errors import HostRefused, HostUnreachable, UsageError
     from ..supervise.build import make_supervisor
     from ..text import confirm, say, warn
 
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     for stored in found:
         try:
             supervisor.remove(stored.run)
-        except HostUnreachable as error:
+        except (HostUnreachable, HostRefused) as error:
             warn(f"{stored.run.name} is kept: {error.message}")
             kept += 1
             continue

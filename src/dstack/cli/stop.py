@@ -46,8 +46,8 @@ def run(args: argparse.Namespace) -> int:
             say(f"{stored.run.name} {_how(stored.run.status)}")
     for stored in left:
         if stored.run.unknown_since is not None:
-            backend = stored.run.plan.backend
-            warn(f"{backend} does not answer: {stored.run.name} is stopped as soon as it does")
+            why = stored.run.unknown_why or f"{stored.run.plan.backend} does not answer"
+            warn(f"{why}; {stored.run.name} is stopped as soon as it answers")
             continue
         warn(f"{stored.run.name} has not ended yet; it is stopped in the background")
     return 1 if left else 0

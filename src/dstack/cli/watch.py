@@ -245,7 +245,8 @@ def _leave(supervisor: Supervisor, stored: Stored, code: int = 0) -> int:
     name = stored.run.name
     try:
         if code:
-            warn(f"{stored.run.plan.backend} does not answer: {name} is stopped as soon as it does")
+            why = stored.run.unknown_why or f"{stored.run.plan.backend} does not answer"
+            warn(f"{why}; {name} is stopped as soon as it answers")
         else:
             say(f"detached; {name} goes on. Come back with: dstack attach {name}")
     except OSError:

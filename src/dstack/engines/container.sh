@@ -374,7 +374,7 @@ kill_members() {
 
 end_pull() {
     { read -r pid <"$job_folder/pulling"; } 2>/dev/null || return 0
-    ! grep -qs "DSTACK_JOB=:$job_name:" "/proc/$pid/environ" || kill "$pid"
+    [ -z "$(find_marked "$job_name" "$pid")" ] || kill "$pid"
 } 2>/dev/null
 
 end_members() { # false when the engine does not answer
@@ -399,8 +399,7 @@ await_commit() { # it goes on without its client: so that must end by itself; fa
 }
 
 is_committing() {
-    # shellcheck disable=SC2013 # process ids, not lines
-    for file in $(grep -lsF "DSTACK_JOB=:$job_name:" /proc/[0-9]*/environ); do
+    for file in $(find_marked "$job_name"); do
         ! grep -qs -e "$job_build_image" "${file%/environ}/cmdline" || return 0
     done
     return 1
@@ -425,8 +424,7 @@ end_left() { # what the keeper left on this machine: its shells, its timer, and 
     { read -r own </proc/$$/comm; } 2>/dev/null
     while :; do
         found=
-        # shellcheck disable=SC2013 # process ids, not lines
-        for file in $(grep -lsF "DSTACK_JOB=:$job_name:" /proc/[0-9]*/environ); do
+        for file in $(find_marked "$job_name"); do
             file=${file#/proc/} pid=${file%/environ}
             [ "$pid" != $$ ] || continue
             found=yes comm=

@@ -9,11 +9,19 @@ from pathlib import Path
 
 import msgspec
 
-from ..errors import CannotStart, HostError, HostUnreachable
+from ..errors import CannotStart, HostError, HostRefused, HostUnreachable
 from ..hosts.base import Completed, Content, File, Host, ProcessId
 from ..paths import Home
 from ..run.model import Exit, Plan, Run
-from ..run.observation import Absent, Exited, Observation, Preparing, Running, Unknown
+from ..run.observation import (
+    Absent,
+    Exited,
+    Observation,
+    Preparing,
+    Running,
+    Unknown,
+    unknown_of,
+)
 from .base import Facts, Job, Reach, StopReason
 from .outcome import parse_exit
 from .render import CGROUPS, assignments, phase, values_file
@@ -86,7 +94,7 @@ class FolderEngine:
                 env={"DSTACK_JOB": f":{job.name}:", "DSTACK_HOME": os.fspath(self.home.root)},
                 output=folder / "keeper.log",
             )
-        except HostUnreachable:
+        except (HostUnreachable, HostRefused):
             raise  # it may have been started, and it is tried again
         except HostError as error:
             message = f"the run could not be started: {error.message}"
@@ -97,7 +105,7 @@ class FolderEngine:
         try:
             contents, alive = self.host.survey(*self._asked(directories))
         except HostError as error:
-            return dict.fromkeys(directories, Unknown(error.message, away=error.transient))
+            return dict.fromkeys(directories, unknown_of(error))
         names = self._names
         seen: dict[Path, Observation] = {}
         for n, (directory, lives) in enumerate(zip(directories, alive, strict=True)):
@@ -105,7 +113,7 @@ class FolderEngine:
             try:
                 found = self._seen(directory, (exit_, pid, script), shown, lives=lives)
             except HostError as error:
-                found = Unknown(error.message, away=error.transient)
+                found = unknown_of(error)
             seen[directory] = found
         return seen
 

@@ -1,33 +1,63 @@
-# ---- `max_duration`: a timer of the job's own at first, then one process for all jobs ----
+# ---- `max_duration`, and when what was printed ----
 # shellcheck shell=sh disable=SC2154 # job_... are assigned above; what is called, in job.sh
+# shellcheck disable=SC3013 # dash and busybox have -nt
 #
-# A timer is a shell and a `sleep`, which hundreds of long jobs need not have each. So after
-# half a minute it leaves a link in the folder `guard`, named DEADLINE.BOOT.JOB and leading to
-# the job's folder, and the one process that looks at these links does what the timer would have.
+# Both take somebody who lives beside the job. At first that is a timer of its own: a shell and a
+# `sleep`, which hundreds of long jobs need not have each. So after half a minute it leaves a link in
+# the folder `guard`, named DEADLINE.BOOT.JOB and leading to the job's folder, and the one process
+# that looks at these links does what the timer would have.
 
 timer_seconds=30 # that a timer waits itself; limits of twice as much it sees through
-guard_seconds=5  # from one look of the guard's to the next
+guard_seconds=5  # from one look of the timer's or the guard's to the next
+never=3000000000 # seconds: the limit of a job that has none
 
 set_timer() { # -> $timer: a shell that waits, then stops the job or hands over
-    [ -n "$job_max_duration" ] || return 0
     (
         # "$!" is set with the fork itself: no moment in which the sleep would be left behind.
         # SIGKILL, since a shell that has only just forked still swallows what it has a trap for.
         trap '[ -z "$!" ] || kill -KILL "$!"; exit' TERM
+        umask 077
         clock
-        rest=$job_max_duration
-        if [ "$rest" -gt $((2 * timer_seconds)) ]; then
-            sleep "$timer_seconds" &
+        rest=${job_max_duration:-$never}
+        deadline=$((now + 100 * rest))
+        waits=$timer_seconds
+        [ "$rest" -gt $((2 * timer_seconds)) ] || waits=$rest
+        rest=$((rest - waits))
+        while [ "$waits" -gt 0 ]; do
+            step=$guard_seconds
+            [ "$step" -le "$waits" ] || step=$waits
+            sleep "$step" &
             wait "$!"
-            hand_over $((now + 100 * job_max_duration)) && exit
-            rest=$((rest - timer_seconds))
+            waits=$((waits - step))
+            note_times "$job_folder"
+        done
+        if [ "$rest" -gt 0 ]; then
+            hand_over "$deadline" && exit
+            [ -n "$job_max_duration" ] || exit
+            sleep "$rest" &
+            wait "$!"
         fi
-        sleep "$rest" &
-        wait "$!"
         stop_late "$job_folder"
     ) </dev/null >/dev/null 2>&1 &
     timer=$!
 }
+
+note_times() { # $@ job folders -> `log.idx` of those that printed: MILLISECONDS LENGTH, a line a look
+    for folder; do
+        shift
+        [ -s "$folder/log" ] || continue
+        [ "$folder/log.seen" -nt "$folder/log" ] && continue
+        # Before the length is looked at: what is printed in between is newer than this mark.
+        true >"$folder/log.seen"
+        set -- "$@" "$folder/log"
+    done
+    [ $# -gt 0 ] || return 0
+    # The time of the last byte. Only GNU's stat knows fractions of seconds.
+    stat -c '%.3Y %s %n' "$@" | while read -r at size name; do
+        case $at in *.*) at=${at%.*}${at#*.} ;; *) at=${at}000 ;; esac
+        echo "$at $size" >>"${name%/*}/log.idx"
+    done
+} 2>/dev/null
 
 drop_timer() {
     [ -n "$timer" ] || return 0
@@ -76,6 +106,7 @@ start_guard() { # without the job's mark and outside of its session: it outlives
 
 guard() {
     cd "$job_guard" || exit 0
+    umask 077
     identify
     claim_guard || exit 0
     while :; do
@@ -104,7 +135,7 @@ claim_guard() { # false when another one is there; a link to a whole file is mad
 } 2>/dev/null
 
 look_at_links() { # -> $next: hundredths of a second until the next deadline; empty: no job is left
-    next='' over=''
+    next='' over='' alive=''
     clock
     for link in 1*.*; do
         [ -L "$link" ] || continue
@@ -117,9 +148,11 @@ look_at_links() { # -> $next: hundredths of a second until the next deadline; em
             (stop_late "$folder") &
             over="$over $link"
         else
-            next=${next:-$due}
+            next=${next:-$due} alive="$alive $link"
         fi
     done
     # shellcheck disable=SC2086
     [ -z "$over" ] || rm -f $over
+    # shellcheck disable=SC2086
+    [ -z "$alive" ] || note_times $alive
 }

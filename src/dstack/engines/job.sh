@@ -8,7 +8,8 @@
 #                    started, SIGKILL after that many seconds
 #   sh job.sh end    for a job whose keeper died: ends what it left, writes `exit`; exits with 3
 #                    when the keeper lives, with 4 when what it left cannot be ended now
-#   sh job.sh guard  stops the jobs of this folder that are over their max_duration (guard.sh)
+#   sh job.sh guard  stops the jobs of this folder that are over their max_duration, and notes when
+#                    they print (guard.sh)
 #   sh job.sh client ARGUMENTS
 #                    the container engine's command, as this job calls it
 #   sh job.sh probe  whether this host lets us limit memory and cpu
@@ -18,7 +19,8 @@
 # recall_code, out_of_memory, close_sandbox.
 #
 # Needs a POSIX sh, ln, readlink, mv, cp, mkdir, rmdir, rm, sleep, and grep where there are no
-# cgroups; with GPUs also sed, sort and tr.
+# cgroups; with GPUs also sed, sort and tr; stat with -c, or it is not known when what was printed
+# while nobody watched.
 
 PATH=/usr/bin:/bin:$PATH
 export PATH
@@ -50,6 +52,16 @@ clock() { # -> $now: hundredths of a second since some moment, whatever the wall
 pause() {
     sleep 0.05 2>/dev/null || sleep 1
     clock
+}
+
+find_marked() { # $1 a job, $2 a process id, or all -> /proc/PID/environ of what bears its mark
+    # busybox's grep looks no further than to the first zero byte, unless it knows -z.
+    zero=z
+    echo x | grep -qzF x 2>/dev/null || zero=
+    if [ $# = 2 ]; then set -- "$1" "/proc/$2/environ"; else set -- "$1" /proc/[0-9]*/environ; fi
+    mark=DSTACK_JOB=:$1:
+    shift
+    grep "-ls${zero}F" "$mark" "$@"
 }
 
 # ---- the stages ----

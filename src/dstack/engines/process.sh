@@ -117,8 +117,7 @@ members() { # -> $members: pids, without the keeper, this shell and the guard
 scan() { # by the mark in the environment, the keeper's session, and the tree below both
     found=" $members "
     if [ -d /proc/self ]; then
-        # shellcheck disable=SC2013 # process ids, not lines
-        for file in $(grep -lsF "DSTACK_JOB=:$job_name:" /proc/[0-9]*/environ); do
+        for file in $(find_marked "$job_name"); do
             file=${file#/proc/}
             found="$found${file%/environ} "
         done

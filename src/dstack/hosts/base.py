@@ -128,6 +128,10 @@ class Host(Protocol):
         """
         ...
 
+    def shares(self) -> bool:
+        """Whether there is a connection that was made before, by whomever: nobody is asked."""
+        ...
+
     def close(self) -> None:
         """Let go of what this process holds; what was spawned goes on."""
         ...

@@ -51,6 +51,11 @@ hello() {
         else
             chmod 700 "$d_root"
         fi
+    else
+        # Also where a home is not mounted.
+        d_above=$d_root
+        until [ -e "${d_above:=/}" ]; do d_above=${d_above%/*}; done
+        [ -w "$d_above" ] || mark error "$d_root cannot be made: $d_above cannot be written to"
     fi
     mark root
     printf %s "$d_root"

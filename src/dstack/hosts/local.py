@@ -52,6 +52,10 @@ class LocalHost:
         """See Host."""
         return True
 
+    def shares(self) -> bool:
+        """See Host."""
+        return True
+
     def close(self) -> None:
         """See Host."""
 

@@ -119,7 +119,7 @@ class SshHost(SshConnection):
 
     def put(self, folder: Path, files: Mapping[str, File]) -> None:
         """See Host."""
-        self._do(put_text(os.fspath(folder), files), f"cannot write to {folder}")
+        self._do(put_text(os.fspath(folder), files), f"cannot write to {folder} on {self.name}")
 
     def read_many(self, paths: Sequence[Path]) -> list[Content | None]:
         """See Host."""
@@ -169,7 +169,7 @@ class SshHost(SshConnection):
                 whole = False
                 break
         name = os.fspath(folder)
-        what = f"cannot write to {folder}"
+        what = f"cannot write to {folder} on {self.name}"
         if not whole:
             if self._deferred:
                 self._flush()

@@ -9,15 +9,16 @@ from pathlib import Path
 
 import msgspec
 
-from ..errors import HostError, HostUnreachable
+from ..errors import HostError, HostRefused, HostUnreachable
 from .channel import REMOTE, Answer, Broken, Channel, Silent
 from .known import recall, remember
 from .ssh_errors import ssh_error
-from .ssh_master import Master
+from .ssh_master import Master, can_ask
 from .ssh_options import SshOptions
 from .ssh_requests import Hello, parse_hello, reason, words
 
 CONNECT = 45.0  # seconds until a host must have said who it is
+_LATE = 2.0  # ... also when it was not looked at for so long
 ANSWER = 20.0  # ... and must have answered what is done at once there
 
 
@@ -28,6 +29,7 @@ class SshConnection:
         """`name` is what the user calls it; `state` dstack's folder on this machine."""
         self.name = name
         self.options = options
+        self.asks = True  # whether a person may be asked, where one is there
         self._state = state
         self._master_: Master | None = None
         self._channel: Channel | None = None
@@ -36,6 +38,8 @@ class SshConnection:
         self._foreseen: dict[bytes, int] = {}  # requests that were sent before they are needed
         self._channel_of_foreseen: Channel | None = None
         self._greeting: int | None = None
+        self._until = 0.0  # when it must have said who it is
+        self._quiet = False  # nobody was asked, though somebody could be
         self._batch = 0
         self._deferred: list[tuple[int, str, float]] = []  # answers that nobody waited for
         self._afterwards: list[Callable[[], None]] = []  # what waits for the batch's end
@@ -68,24 +72,38 @@ class SshConnection:
             self._master_ = Master(self.options, self._state)
         return self._master_
 
-    def connect(self) -> None:
-        """See Host."""
+    def connect(self, *, quiet: bool = False) -> None:
+        """See Host. `quiet`: ask nobody yet; that is done when it is used, should it be needed."""
         if self._channel is not None and self._channel.broken is None:
             return
         self.close()
         known = self._known()
-        if not self.master.is_open:
+        self._quiet = quiet and self.asks and can_ask()
+        if not self.master.there():
             if known is not None and known.aes:
                 self.master.prefer_aes()
-            self.master.open()
+            if self.asks and not quiet:
+                self.master.open()
         try:
             self._channel = Channel(self.master.argv([REMOTE]), self.master.env)
         except OSError as error:
             message = f"cannot run ssh: {error.strerror}"
             raise HostError(message, hint="install OpenSSH's client") from None
         self._deferred.clear()
+        self._until = time.monotonic() + CONNECT
         everything = ["all"] if known is None or known.aes is None else []
         self._greeting = self._channel.ask(words("hello", self.options.root, everything))
+
+    def settled(self, seconds: float) -> bool:
+        """Whether there is nothing left to wait for, at most so much later: it answers or fails."""
+        until = time.monotonic() + seconds
+        channel, greeting = self._channel, self._greeting
+        while channel is not None and greeting is not None and not channel.has(greeting):
+            if channel.broken is not None:
+                break
+            if not channel.pump(until):
+                return False
+        return True
 
     def ready(self) -> bool:
         """See Host."""
@@ -98,6 +116,10 @@ class SshConnection:
                 raise self._lost(channel.broken)
             return False
         return self._greeting is None or channel.has(self._greeting)
+
+    def shares(self) -> bool:
+        """See Host."""
+        return self.master.there()
 
     def close(self) -> None:
         """See Host. The shared connection stays for the next process."""
@@ -118,9 +140,15 @@ class SshConnection:
         assert channel is not None  # noqa: S101 - connect made it, or has raised
         if self._greeting is not None:
             try:
-                answer = channel.wait(self._greeting, time.monotonic() + CONNECT)
+                # Of several that are connected to at once, the first may have taken all the time.
+                until = max(self._until, time.monotonic() + _LATE)
+                answer = channel.wait(self._greeting, until)
             except Broken as broken:
-                raise self._lost(broken) from None
+                error = self._lost(broken)
+                if self._quiet and isinstance(error, HostRefused) and error.asks:
+                    self._quiet = False
+                    return self._open()
+                raise error from None
             except Silent:
                 self.close()
                 # Where not even a shell starts, the connection itself is stuck.

@@ -3,69 +3,78 @@
 from __future__ import annotations
 
 import re
+from typing import Literal
 
-from ..errors import HostError, HostUnreachable
+from ..errors import HostError, HostRefused, HostUnreachable
 
-# (what ssh prints, the sentence after the host's name, the hint, whether it may mend itself)
-_KNOWN: tuple[tuple[str, str, str, bool], ...] = (
+# Whether it may mend itself, or not, or not unless somebody types something.
+_Kind = Literal["away", "refused", "asks"]
+
+# (what ssh prints, the sentence after the host's name, the hint)
+_KNOWN: tuple[tuple[str, str, str, _Kind], ...] = (
     (
         r"REMOTE HOST IDENTIFICATION HAS CHANGED|Host key for .* has changed",
         "its host key is another one than before",
         "somebody may be in between, or the machine was set up anew: ask who runs it, then"
         " `ssh-keygen -R {name}` and `ssh {host}` once",
-        False,
+        "refused",
     ),
     (
         r"Host key verification failed|No .* host key is known for",
         "its host key is not known here",
         "connect once with `ssh {host}`, and compare the fingerprint that it shows",
-        False,
+        "asks",
     ),
     (
         r"Could not resolve hostname|Name or service not known|nodename nor servname",
         "there is no machine of that name",
         "check `host` in config.yml, ~/.ssh/config, and the network",
-        True,
+        "away",
     ),
     (
         r"Too many authentication failures",
         "too many keys were tried",
         "name the right one with `identity_file`, and set `IdentitiesOnly yes` for it in"
         " ~/.ssh/config",
-        False,
+        "refused",
     ),
     (
         r"Permission denied|no mutual signature|Authentication failed",
         "it does not let this user in: {said}",
         "does `ssh {host}` work? A key is named with `identity_file`; one with a passphrase must"
         " be in the agent (`ssh-add`) where nobody can type it",
-        False,
+        "asks",
     ),
     (
         r"UNPROTECTED PRIVATE KEY|bad permissions",
         "ssh does not take the key: others can read it",
         "chmod 600 the key",
-        False,
+        "refused",
     ),
-    (r"Bad configuration option|bad configuration options", "{said}", "see ~/.ssh/config", False),
+    (
+        r"Bad configuration option|bad configuration options",
+        "{said}",
+        "see ~/.ssh/config",
+        "refused",
+    ),
     (
         r"Unable to negotiate",
         "ssh there and here have no algorithm in common: {said}",
         "one of the two is very old",
-        False,
+        "refused",
     ),
-    (r"Connection refused", "nothing answers at its ssh port", "is sshd running there?", True),
+    (r"Connection refused", "nothing answers at its ssh port", "is sshd running there?", "away"),
     (
         r"Connection timed out|Operation timed out|timed out during banner",
         "it does not answer",
         "",
-        True,
+        "away",
     ),
     (
         r"No route to host|Network is unreachable|Host is down",
         "there is no way to it: {said}",
         "",
-        True,
+        "away",
     ),
 )
 _FALLBACK_HINT = "does `ssh {host}` work?"
@@ -78,23 +87,23 @@ def ssh_error(host: str, said: str) -> HostError:
     lines = [line.strip() for line in said.splitlines()]
     lines = [line for line in lines if line and not _NOISE.match(line)]
     last = lines[-1] if lines else ""
-    for pattern, sentence, hint, transient in _KNOWN:
+    for pattern, sentence, hint, kind in _KNOWN:
         found = re.search(pattern, said)
         if found:
             name = host.rpartition("@")[2]
             line = next((line for line in lines if re.search(pattern, line)), last)
             values = {"host": host, "name": name, "said": _short(line)}
-            return _error(
-                host, sentence.format(**values), hint.format(**values), transient=transient
-            )
+            return _error(host, sentence.format(**values), hint.format(**values), kind)
     if not last:
-        return _error(host, "the connection broke off", "", transient=True)
-    return _error(host, _short(last), _FALLBACK_HINT.format(host=host), transient=True)
+        return _error(host, "the connection broke off", "", "away")
+    return _error(host, _short(last), _FALLBACK_HINT.format(host=host), "away")
 
 
-def _error(host: str, what: str, hint: str, *, transient: bool) -> HostError:
-    kind = HostUnreachable if transient else HostError
-    return kind(f"{host} cannot be reached: {what}", hint=hint or None)
+def _error(host: str, what: str, hint: str, kind: _Kind) -> HostError:
+    message = f"{host} cannot be reached: {what}"
+    if kind == "away":
+        return HostUnreachable(message, hint=hint or None)
+    return HostRefused(message, hint=hint or None, asks=kind == "asks")
 
 
 def _short(line: str) -> str:

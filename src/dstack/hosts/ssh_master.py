@@ -45,22 +45,21 @@ class Master:
         control = f"{self.prefix}%C"
         return [*ssh_argv(self.options, control, ask=ask, ciphers=self._ciphers), *remote]
 
-    @property
-    def is_open(self) -> bool:
-        """Whether there is a shared connection, as far as its process tells."""
-        return any(_listens(path) for path in self._sockets())
-
     def prefer_aes(self) -> None:
         """The host computes AES fast: should we, too, it is the connection's first choice."""
         if has_aes():
             self._ciphers = choose(self.argv()[1:], parse_address(self.options.host).host, self.env)
+
+    def there(self) -> bool:
+        """Whether somebody holds the shared connection now."""
+        return any(_listens(path) for path in self._sockets())
 
     def open(self) -> None:
         """Make it where somebody can answer what ssh asks. Raises HostError.
 
         Elsewhere nothing is to be done: the first that connects makes the connection.
         """
-        if not _can_ask():
+        if not can_ask():
             return
         # In the terminal's own group, so that it may read from there; it leaves when it is through.
         argv = ssh_argv(
@@ -146,7 +145,8 @@ def _no_ssh(error: OSError) -> HostError:
     return HostError(f"cannot run ssh: {error.strerror}", hint="install OpenSSH's client")
 
 
-def _can_ask() -> bool:
+def can_ask() -> bool:
+    """Whether somebody sits at a terminal that ssh may ask."""
     try:
         return os.isatty(0) and os.isatty(2) and os.tcgetpgrp(0) == os.getpgrp()
     except OSError:

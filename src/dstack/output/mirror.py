@@ -4,6 +4,7 @@
 runs/RUN_ID/ATTEMPT/
   log       as much of it as has come, from its beginning
   whole     the job has ended, and all of its output is here
+  far.idx   when what was printed, once somebody has asked (far_times.py)
 ```
 The file itself says how far the copy is, so whoever goes on neither misses a byte nor doubles one.
 Several may copy at once, each what the others have not yet: nobody waits for one that is stopped.
@@ -20,6 +21,8 @@ from pathlib import Path
 from ..errors import HostUnreachable, StoreError
 from ..hosts.base import Host, Stream
 
+WHOLE = "whole"
+
 _ASKED = 256 << 10  # bytes asked for at once
 _PATIENCE = 20  # how often in a row nothing may come though there is something
 _QUIET = 0.1  # seconds without a byte after which the end is asked for
@@ -33,7 +36,7 @@ class Mirror:
         self._host = host
         self._there = there / "log"
         self._here = here / "log"
-        self._whole = here / "whole"
+        self._whole = here / WHOLE
         self._stream: Stream | None = None
         self._idle = False  # nothing has come through the stream yet
         self._at = 0  # where the next byte belongs that comes

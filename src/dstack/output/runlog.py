@@ -8,10 +8,9 @@ from pathlib import Path
 from .filter import Filter
 from .follow import LogReader
 from .tail import tail_offset
-from .times import Sampler, Stamper, offset_since, read_index
+from .times import INDEX, Sampler, Stamper, offset_since, read_times
 
 LOG = "log"
-INDEX = "log.idx"
 
 
 class Position:
@@ -74,7 +73,7 @@ class RunLog:
         """Where the first line begins that was printed at or after `time` (seconds, epoch)."""
         position = self.start()
         for attempt, log in self.logs():
-            offset = offset_since(log.with_name(INDEX), log, time)
+            offset = offset_since(log, time)
             position = Position(attempt, offset)
             if offset < tail_offset(log, 0)[0]:
                 break
@@ -158,5 +157,5 @@ class RunReader:
             latest = 0
         if self._line is None:
             self._line = Stamper([], latest)
-        self._line.update(read_index(log.with_name(INDEX)), latest)
+        self._line.update(read_times(log), latest)
         return self._line

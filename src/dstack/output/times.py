@@ -2,8 +2,10 @@
 
 Nobody stands between a job and its log, so who watches writes down how long the log is, at most
 once a second: `UNIX_MS OFFSET` a line, meaning "everything before OFFSET was printed by then".
-Times are right to about a second while somebody watches. What was printed while nobody did gets
-the time of the last byte before the next look, which the file system knows.
+Times are right to about a second while somebody watches. While nobody does, what looks after the
+job's limit (engines/guard.sh) does it every five seconds, with the time of the last byte.
+
+Of a run on another machine, `far.idx` is what was written there, by this machine's clock.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import os
 from bisect import bisect_left, bisect_right
 from pathlib import Path
 
+INDEX, FAR = "log.idx", "far.idx"
 EVERY = 1.0  # seconds between two samples
 
 _BLOCK = 64 << 10
@@ -64,33 +67,63 @@ class Sampler:
 def read_index(index: Path) -> list[tuple[int, int]]:
     """The samples (milliseconds since the epoch, offset), both growing; none where there is none.
 
-    Where samples contradict each other the later one counts: the log was emptied, or two watchers
-    wrote at once. Lines that are not samples (a disk that was full) are passed over.
+    Where samples contradict each other the later one counts: the log was emptied. One of two who
+    write at once may come late, with a look from before the other's: then both are right. Lines
+    that are not samples (a disk that was full) are passed over.
     """
     try:
-        lines = index.read_bytes().splitlines(keepends=True)
+        return parse_index(index.read_bytes())
     except OSError:
         return []
+
+
+def parse_index(data: bytes) -> list[tuple[int, int]]:
+    """What `read_index` does, with the bytes of the file."""
     samples: list[tuple[int, int]] = []
+    late: list[tuple[int, int]] = []
     latest = 0
-    for line in lines:
+    for line in data.splitlines(keepends=True):
         time, _, offset = line.strip().partition(b" ")
         if not (line.endswith(b"\n") and time.isdigit() and offset.isdigit()):
             continue
-        latest = max(latest, int(time))
-        while samples and samples[-1][1] >= int(offset):
+        sample = (int(time), int(offset))
+        if samples and sample[0] < latest and sample[1] <= samples[-1][1]:
+            late.append(sample)
+            continue
+        latest = max(latest, sample[0])
+        while samples and samples[-1][1] >= sample[1]:
             samples.pop()
-        samples.append((latest, int(offset)))
-    return samples
+        samples.append((latest, sample[1]))
+    end = samples[-1][1] if samples else 0
+    return merge(samples, [sample for sample in late if sample[1] <= end]) if late else samples
 
 
-def offset_since(index: Path, log: Path, since: float) -> int:
+def merge(one: list[tuple[int, int]], other: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """What two who watched the same log know together.
+
+    Each sample is true, so of what both cover the earlier time counts.
+    """
+    merged: list[tuple[int, int]] = []
+    for time, offset in sorted([*one, *other], key=lambda sample: (-sample[1], sample[0])):
+        if not merged or time < merged[-1][0]:
+            merged.append((time, offset))
+    return merged[::-1]
+
+
+def read_times(log: Path) -> list[tuple[int, int]]:
+    """All that is known of a log, as `read_index` gives it."""
+    there = read_index(log.with_name(FAR))
+    here = read_index(log.with_name(INDEX))
+    return merge(here, there) if there else here
+
+
+def offset_since(log: Path, since: float) -> int:
     """Where the first line begins that was printed at or after `since` (seconds since the epoch).
 
     A line that was begun before and went on after counts as a whole. What no sample covers was
     printed up to the log's last change. 0 when there is no log.
     """
-    samples = read_index(index)
+    samples = read_times(log)
     try:
         found = log.stat()
     except OSError:

@@ -53,10 +53,11 @@ class Vanished(msgspec.Struct, frozen=True, tag="vanished"):
     at: float
 
 
-class Unreachable(msgspec.Struct, frozen=True, tag="unreachable"):
-    """Where it runs does not answer."""
+class Unreachable(msgspec.Struct, frozen=True, tag="unreachable", omit_defaults=True):
+    """Where it runs does not answer, or for another reason than before."""
 
     at: float
+    why: str | None = None
 
 
 class Reached(msgspec.Struct, frozen=True, tag="reached"):

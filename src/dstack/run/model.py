@@ -125,6 +125,7 @@ class Run(msgspec.Struct, frozen=True, omit_defaults=True):
     retry_at: float | None = None  # status submitted: not before this time
     waiting: str | None = None  # why it is not started yet
     unknown_since: float | None = None  # the host does not answer since
+    unknown_why: str | None = None  # a sentence for people
     restarted_at: float | None = None  # `dstack restart`: retries count from here
     first: int = 1  # number of the first attempt since submission or restart
     stop_kill: bool = False  # the user asked for SIGKILL at once

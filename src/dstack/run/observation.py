@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from ..errors import HostError, HostRefused
 from .events import Began, Ended, Event, Reached, Started, Unreachable, Vanished
 from .model import Exit, Run
 
@@ -42,13 +43,36 @@ class Exited(msgspec.Struct, frozen=True):
 
 
 class Unknown(msgspec.Struct, frozen=True):
-    """It cannot be known now. Never finished. `away`: the host itself does not answer."""
+    """It cannot be known now. Never finished. `away`: the host itself does not answer.
+
+    `asks`: since somebody would have to type something (as in HostRefused).
+    """
 
     why: str
     away: bool = False
+    asks: bool = False
 
 
 Observation = Waiting | Absent | Preparing | Running | Exited | Unknown
+
+
+def unknown_of(error: HostError) -> Unknown:
+    """What is seen of a host that does not do as asked."""
+    if isinstance(error, HostRefused):
+        return Unknown(error.message, away=True, asks=error.asks)
+    return Unknown(error.message, away=error.transient)
+
+
+def unreachable(run: Run, seen: Unknown, now: float) -> Unreachable | None:
+    """That it cannot be known, and why; None when that is known already."""
+    why = seen.why
+    if seen.asks:
+        # Nobody can answer in the background, and all share the connection that is made there.
+        how = f"run `dstack attach {run.name}` in a terminal"
+        why = f"{run.plan.backend} may need a password: {how}"
+    if run.unknown_since is not None and run.unknown_why == why:
+        return None
+    return Unreachable(now, why)
 
 
 def event_of(run: Run, attempt: int, seen: Observation, now: float, *, held: bool) -> Event | None:
@@ -57,7 +81,7 @@ def event_of(run: Run, attempt: int, seen: Observation, now: float, *, held: boo
     `held`: the caller holds the run's lease, so that no start can be under way elsewhere.
     """
     if isinstance(seen, Unknown):
-        return Unreachable(now) if run.unknown_since is None else None
+        return unreachable(run, seen, now)
     if isinstance(seen, Absent):
         if not held or run.status == "submitted":
             return None

@@ -175,7 +175,7 @@ def _vanished(run: Run, event: Vanished) -> Run:
 
 def _unreachable(run: Run, event: Unreachable) -> Run:
     since = event.at if run.unknown_since is None else run.unknown_since
-    return _change(run, unknown_since=since)
+    return _change(run, unknown_since=since, unknown_why=event.why)
 
 
 def _reached(run: Run, event: Reached) -> Run:
@@ -251,6 +251,8 @@ def apply(run: Run, event: Event) -> Run:
     if isinstance(event, Ended) and (not run.attempts or run.attempts[-1].exit is not None):
         raise IllegalEvent(run, event)
     after = _change(move[0](run, event), version=run.version + 1)
+    if after.unknown_since is None:
+        after = _change(after, unknown_why=None)
     if after.status not in move[1]:
         raise AssertionError(run.status, event, after.status)
     return after

@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from ..errors import DstackError, HostError
 from ..hosts.base import ProcessId, Watch
-from ..output.times import Sampler
+from ..output.times import INDEX, Sampler
 from ..run.next import Wait
 from ..store.runs import Stored
 from .lease import BACKGROUND
@@ -200,7 +200,7 @@ class Background:
             return
         if number and ward.sampler is None:
             folder = self.supervisor.home.job(run.id, number)
-            ward.sampler = Sampler(folder / "log", folder / "log.idx")
+            ward.sampler = Sampler(folder / "log", folder / INDEX)
         self._watch(ward)
         if ward.pidfd is not None and run.status == "running":
             ward.due = now + _LOOK_WATCHED

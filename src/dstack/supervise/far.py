@@ -18,11 +18,14 @@ from ..hosts.ssh_options import SshOptions
 from ..paths import Home
 from ..run.made import Made
 from ..run.model import Plan, Remote, Run
+from ..run.observation import Unknown, unknown_of
 from ..snapshot import Progress, Snapshots
 from .sites import Site
 
 # Seconds before a host is asked again that did not answer: at first, and at most.
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 10.0
+# The same of one that wants something typed: too many logins that fail are an attack to some.
+_REFUSED_PAUSE = 60.0
 
 
 def make_host(name: str, remote: Remote, here: Home) -> SshHost:
@@ -31,12 +34,16 @@ def make_host(name: str, remote: Remote, here: Home) -> SshHost:
     return SshHost(name, options, here.root)
 
 
-def reach(backend: Backend, here: Home) -> FarSite:
-    """Connect to a backend: only the host says where dstack's folder is. Raises HostError."""
+def host_of(backend: Backend, here: Home) -> SshHost:
+    """The host of a backend; nothing is connected yet."""
     asked = Remote(backend.host or "", backend.root, backend.identity_file)
-    host = make_host(backend.name, asked, here)
-    found = Remote(asked.host, str(host.root), asked.identity_file)
-    return FarSite(host, found, here)
+    return make_host(backend.name, asked, here)
+
+
+def reach(host: SshHost, here: Home) -> FarSite:
+    """Connect to a host: only that says where dstack's folder is. Raises HostError."""
+    options = host.options
+    return FarSite(host, Remote(options.host, str(host.root), options.identity_file), here)
 
 
 class FarSite(Site):
@@ -48,7 +55,7 @@ class FarSite(Site):
         self._host = host
         self._remote = remote
         self._here = here
-        self._problem: str | None = None
+        self._problem: Unknown | None = None
         self._pause = 0.0
         self._until = 0.0
 
@@ -87,7 +94,7 @@ class FarSite(Site):
             return self._host.ready()
         except HostError as error:
             # Who asks now is told the same without waiting for it again.
-            self.told(error.message)
+            self.told(unknown_of(error))
             return True
 
     def foresee(self, snapshots: Snapshots, project: Path, *, gpus: bool) -> None:
@@ -96,11 +103,16 @@ class FarSite(Site):
             foresee_facts(self._host, self.home, gpus=gpus)
             snapshots.foresee_send(project, self._host, self.home.code)
 
-    def away(self) -> str | None:
+    def away(self) -> Unknown | None:
         """See Site."""
-        return self._problem if time.monotonic() < self._until else None
+        if self._problem is None or time.monotonic() >= self._until:
+            return None
+        # Somebody may have typed what is wanted, and made the connection for all.
+        if self._problem.asks and self._host.shares():
+            return None
+        return self._problem
 
-    def told(self, problem: str | None) -> None:
+    def told(self, problem: Unknown | None) -> None:
         """See Site."""
         if problem is not None and self.away() is not None:
             # Nobody asked it: that is our own answer, and must not put off the next question.
@@ -109,7 +121,8 @@ class FarSite(Site):
         if problem is None:
             self._pause = 0.0
             return
-        self._pause = min(max(self._pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
+        pause = min(max(self._pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
+        self._pause = _REFUSED_PAUSE if problem.asks else pause
         self._until = time.monotonic() + self._pause
 
     def at_once(self) -> AbstractContextManager[None]:

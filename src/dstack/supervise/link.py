@@ -8,8 +8,10 @@ from pathlib import Path
 
 from ..errors import HostError
 from ..hosts.base import Host, ProcessId, Watch
+from ..output.far_times import fetch_times, knows_times
 from ..output.mirror import Mirror
 from ..run.model import Run
+from ..run.observation import unknown_of
 from .step import Supervisor
 
 # Seconds that a run must last before its output gets a connection of its own.
@@ -127,29 +129,34 @@ class Link:
             self._watch = None
 
 
-def fetch(supervisor: Supervisor, run: Run) -> str | None:
+def fetch(supervisor: Supervisor, run: Run, *, times: bool = False) -> str | None:
     """Copy what there is of the output of a run on another machine; why not, where it cannot be.
 
-    Raises StoreError.
+    `times`: and what is known there of when it was printed. Raises StoreError.
     """
     site = supervisor.site_of(run.plan)
     host = site.host()
     if host is None:
         return None
     for attempt in run.attempts:
-        number = attempt.number
-        mirror = Mirror(host, site.home.job(run.id, number), supervisor.home.job(run.id, number))
+        there = site.home.job(run.id, attempt.number)
+        here = supervisor.home.job(run.id, attempt.number)
+        mirror = Mirror(host, there, here)
         try:
-            if mirror.whole:
+            late = times and not knows_times(here)
+            if mirror.whole and not late:
                 continue
-            if (why := site.away()) is not None:
-                return why
+            if (away := site.away()) is not None:
+                return away.why
             if attempt.exit is not None:
                 mirror.finish()
             else:
                 mirror.catch_up()
+            if late:
+                # Last, so that it covers all that was copied.
+                fetch_times(host, there, here)
         except HostError as error:
-            site.told(error.message)
+            site.told(unknown_of(error))
             return error.message
         finally:
             mirror.close()

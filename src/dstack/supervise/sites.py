@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..engines import get_engine
 from ..engines.base import Engine
+from ..errors import HostError
 from ..paths import Home
 from ..run.model import Plan, Remote, Run
 from ..snapshot import Progress, Snapshots
@@ -17,7 +18,9 @@ from ..snapshot import Progress, Snapshots
 if TYPE_CHECKING:
     from ..config.backends import Backend
     from ..hosts.base import Host
+    from ..hosts.ssh import SshHost
     from ..run.made import Made
+    from ..run.observation import Unknown
     from .far import FarSite
 
 
@@ -49,11 +52,11 @@ class Site:
     def foresee(self, snapshots: Snapshots, project: Path, *, gpus: bool) -> None:
         """A run of the project is about to be planned, and started: ask what that will need."""
 
-    def away(self) -> str | None:
+    def away(self) -> Unknown | None:
         """Why it is not asked now: it did not answer just before."""
         return None
 
-    def told(self, problem: str | None) -> None:
+    def told(self, problem: Unknown | None) -> None:
         """It was asked, and answered (None) or did not."""
 
     def engine(self, name: str) -> Engine:
@@ -116,6 +119,12 @@ class Sites:
         self._home = home
         self._here = Site(home)
         self._far: dict[tuple[str, Remote], FarSite] = {}
+        self._begun: dict[str, SshHost] = {}  # by the backend's name
+        self._asks = True
+
+    def ask_nobody(self) -> None:
+        """From now on no machine is connected to that would need a person to type something."""
+        self._asks = False
 
     def of(self, plan: Plan) -> Site:
         """Where the runs of a plan are."""
@@ -129,8 +138,27 @@ class Sites:
         if key not in self._far:
             from .far import FarSite, make_host
 
-            self._far[key] = FarSite(make_host(name, remote, self._home), remote, self._home)
+            host = make_host(name, remote, self._home)
+            host.asks = self._asks
+            self._far[key] = FarSite(host, remote, self._home)
         return self._far[key]
+
+    def begin(self, backends: Sequence[Backend]) -> None:
+        """Begin to connect to all of them; what ssh has to ask a person it asks in `reach`."""
+        for backend in backends:
+            if backend.type != "local" and backend.name not in self._begun:
+                with suppress(HostError):  # `reach` says it again
+                    self._host(backend).connect(quiet=True)
+
+    def settled(self, backend: Backend, seconds: float) -> bool:
+        """Whether `reach` has nothing to wait for after `begin`; waits for that so long at most."""
+        return backend.name not in self._begun or self._begun[backend.name].settled(seconds)
+
+    def leave(self, backends: Sequence[Backend]) -> None:
+        """These are not needed after all."""
+        for backend in backends:
+            if backend.name in self._begun:
+                self._begun.pop(backend.name).close()
 
     def reach(self, backend: Backend) -> Site:
         """The site of a backend, connected where it is another machine. Raises HostError."""
@@ -138,8 +166,16 @@ class Sites:
             return self._here
         from .far import reach
 
-        site = reach(backend, self._home)
+        site = reach(self._host(backend), self._home)
         return self._far.setdefault((backend.name, site.remote), site)
+
+    def _host(self, backend: Backend) -> SshHost:
+        if backend.name not in self._begun:
+            from .far import host_of
+
+            host = self._begun[backend.name] = host_of(backend, self._home)
+            host.asks = self._asks
+        return self._begun[backend.name]
 
     def close(self) -> None:
         """Let go of all connections."""
@@ -147,3 +183,5 @@ class Sites:
             host = site.host()
             if host is not None:
                 host.close()
+        for begun in self._begun.values():
+            begun.close()

@@ -13,9 +13,16 @@ from pathlib import Path
 import msgspec
 
 from ..engines.base import Engine, Reach, StopReason
-from ..errors import CannotStart, DstackError, HostUnreachable, NoCapacity, StoreError
+from ..errors import (
+    CannotStart,
+    DstackError,
+    HostRefused,
+    HostUnreachable,
+    NoCapacity,
+    StoreError,
+)
 from ..paths import Home
-from ..run.events import Ended, Event, Started, StartFailed, StopRequested, Unreachable
+from ..run.events import Ended, Event, Started, StartFailed, StopRequested
 from ..run.model import Exit, Plan, Reason, Run
 from ..run.next import Action, Poll, Start, Stop, Wait, next_action
 from ..run.observation import (
@@ -26,6 +33,8 @@ from ..run.observation import (
     Running,
     Unknown,
     event_of,
+    unknown_of,
+    unreachable,
 )
 from ..run.states import apply
 from ..snapshot import Progress, Snapshots
@@ -150,12 +159,12 @@ class Supervisor:
     def _poll(self, plan: Plan, directories: Sequence[Path]) -> Mapping[Path, Observation]:
         """What is to be seen there; a host that did not answer just before is not asked again."""
         site = self.site_of(plan)
-        why = site.away()
-        if why is not None:
-            return dict.fromkeys(directories, Unknown(why, away=True))
+        away = site.away()
+        if away is not None:
+            return dict.fromkeys(directories, away)
         seen = site.engine(plan.engine).poll(directories)
-        away = [each.why for each in seen.values() if isinstance(each, Unknown) and each.away]
-        site.told(away[0] if away else None)
+        aways = (each for each in seen.values() if isinstance(each, Unknown) and each.away)
+        site.told(next(aways, None))
         return seen
 
     def glance(self, found: Iterable[Stored]) -> None:
@@ -268,9 +277,9 @@ class Supervisor:
     def _launch(self, run: Run, attempt: int) -> None:
         """Hand the job to its engine; doing it twice starts it once."""
         site = self.site_of(run.plan)
-        why = site.away()
-        if why is not None:
-            raise HostUnreachable(why)
+        away = site.away()
+        if away is not None:
+            raise HostUnreachable(away.why)
         engine = site.engine(run.plan.engine)
         fresh = run.id in self.fresh and attempt == 1
         self.fresh.discard(run.id)
@@ -289,10 +298,12 @@ class Supervisor:
         try:
             self._launch(run, attempt)
             event = Started(self.clock(), attempt)
-        except HostUnreachable as error:
-            self.site_of(run.plan).told(error.message)
-            if run.unknown_since is None:
-                self._record(stored, Unreachable(self.clock()))
+        except (HostUnreachable, HostRefused) as error:
+            site = self.site_of(run.plan)
+            site.told(unknown_of(error))
+            lost = unreachable(run, site.away() or unknown_of(error), self.clock())
+            if lost is not None:
+                self._record(stored, lost)
             return False
         except DstackError as error:
             if error.transient:
@@ -339,8 +350,8 @@ class Supervisor:
             return  # it is told when it answers
         try:
             site.engine(run.plan.engine).stop(directory, kill=kill, reason=reason)
-        except HostUnreachable as error:
-            site.told(error.message)
+        except (HostUnreachable, HostRefused) as error:
+            site.told(unknown_of(error))
             self._told.pop((run.id, attempt, kill), None)
 
     def request_stop(self, stored: Stored, *, kill: bool, code: int | None = None) -> Run:

@@ -1,15 +1,17 @@
-"""One process sees to the `max_duration` of all long jobs."""
+"""One process sees to the `max_duration` of all long jobs, and to when they print."""
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from dstack.output.times import read_times
 from dstack.paths import Home
 
 from .conftest import SHELLS, Bench, OneShell, WithoutCgroups, finish, gone, marked, wait_for
@@ -81,7 +83,8 @@ def test_one_guard_for_all(hasty: Bench) -> None:
         wait_for(partial(only_the_job, directory), "the timer to be gone")
     done = hasty.ended(short)
     assert (done.code, done.reason) == (124, "max_duration")
-    assert guards(hasty.home) == [guard]
+    # What it starts looks like it for a moment.
+    wait_for(lambda: guards(hasty.home) == [guard], "it alone still")
     for directory in long:
         hasty.engine.stop(directory, kill=False)
         assert hasty.ended(directory).reason == "stopped"
@@ -128,3 +131,37 @@ def test_links_of_an_earlier_boot_and_of_deleted_jobs_mean_nothing(hasty: Bench)
     assert not (directory / "stop").exists()
     hasty.engine.stop(directory, kill=False)
     assert hasty.ended(directory).reason == "stopped"
+
+
+@pytest.mark.parametrize("limit", [None, 100_000])
+def test_it_is_noted_when_a_job_prints_while_nobody_watches(
+    hasty: Bench, limit: int | None
+) -> None:
+    def noted(directory: Path, length: int) -> float:
+        """When the log was that long, in seconds."""
+
+        def look() -> int | None:
+            return next((at for at, end in read_times(directory / "log") if end == length), None)
+
+        at: int = wait_for(look, f"a note of {length} bytes")
+        return at / 1000
+
+    chatty = hasty.start("while :; do echo; sleep 0.3; done", max_duration=limit)
+    quiet = hasty.start("echo one; until [ -e two ]; do sleep 0.1; done; echo two; sleep 1000")
+    # Its own timer sees the first line; the second one is the guard's.
+    begun = time.time()
+    assert abs(noted(quiet, 4) - begun) < 3
+    the_guard(hasty.home)
+    wait_for(lambda: len(links(hasty.home)) == 2, "both to be handed over")
+    before = [(quiet / name).stat().st_mtime_ns for name in ("log.idx", "log.seen")]
+    rounds = len(read_times(chatty / "log"))
+    wait_for(lambda: len(read_times(chatty / "log")) >= rounds + 3, "more looks")
+    # Where nothing was printed nothing is written.
+    assert [(quiet / name).stat().st_mtime_ns for name in ("log.idx", "log.seen")] == before
+    (quiet.parent / "code" / "two").touch()
+    wait_for(lambda: "two" in hasty.log(quiet), "the second line")
+    printed = (quiet / "log").stat().st_mtime
+    assert abs(noted(quiet, 8) - printed) < 1.1
+    for directory in (chatty, quiet):
+        hasty.engine.stop(directory, kill=True)
+        assert hasty.ended(directory).reason == "stopped"

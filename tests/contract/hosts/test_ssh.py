@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack.errors import HostError, HostUnreachable
+from dstack.errors import HostError, HostRefused, HostUnreachable
 from dstack.hosts import ssh_streams
 from dstack.hosts.base import File
 from dstack.hosts.ssh import SshHost
@@ -98,6 +98,8 @@ def test_a_folder_that_is_not_ours_is_not_taken(hosts: Hosts, ssh_host: SshHostM
     hosts["alpha"].admin("touch", "/home/me/file")
     with pytest.raises(HostError, match="/home/me/file is not a folder"):
         said(ssh_host("alpha", root="~/file"))
+    with pytest.raises(HostError, match="/root/a/b cannot be made: /root cannot be written to"):
+        said(ssh_host("alpha", root="/root/a/b"))
 
 
 def test_a_folder_that_others_can_read_is_closed(hosts: Hosts, ssh_host: SshHostMaker) -> None:
@@ -110,10 +112,10 @@ def test_a_folder_that_others_can_read_is_closed(hosts: Hosts, ssh_host: SshHost
     ("alias", "sentence", "kind"),
     [
         ("nowhere", "there is no machine of that name", HostUnreachable),
-        ("alpha.wrongkey", "it does not let this user in: Permission denied", HostError),
-        ("alpha.locked", "it does not let this user in", HostError),
-        ("alpha.typed", "it does not let this user in", HostError),
-        ("alpha.stranger", "its host key is not known here", HostError),
+        ("alpha.wrongkey", "it does not let this user in: Permission denied", HostRefused),
+        ("alpha.locked", "it does not let this user in", HostRefused),
+        ("alpha.typed", "it does not let this user in", HostRefused),
+        ("alpha.stranger", "its host key is not known here", HostRefused),
         ("127.0.0.1:9", "nothing answers at its ssh port", HostUnreachable),
     ],
 )
@@ -125,15 +127,16 @@ def test_why_it_cannot_be_reached(
     assert caught.value.message.startswith(f"{alias} cannot be reached: {sentence}")
     assert type(caught.value) is kind
     assert "\n" not in caught.value.message
-    if kind is HostError:
+    if isinstance(caught.value, HostRefused):
+        assert caught.value.asks
         assert caught.value.hint
 
 
 def test_another_host_key_is_never_accepted(hosts: Hosts, ssh_host: SshHostMaker) -> None:
     hosts["alpha"].change_key()
-    with pytest.raises(HostError, match="its host key is another one than before") as caught:
+    with pytest.raises(HostRefused, match="its host key is another one than before") as caught:
         said(ssh_host("alpha"))
-    assert not isinstance(caught.value, HostUnreachable)
+    assert not caught.value.asks
     assert "ssh-keygen -R" in (caught.value.hint or "")
 
 

@@ -11,9 +11,19 @@ import pytest
 
 from dstack.output.filter import make_filter
 from dstack.output.follow import LogReader
-from dstack.output.runlog import INDEX, LOG, RunLog, RunReader
+from dstack.output.runlog import LOG, RunLog, RunReader
 from dstack.output.tail import tail_offset
-from dstack.output.times import Sampler, Stamper, line_start, offset_since, read_index, rfc3339
+from dstack.output.times import (
+    FAR,
+    INDEX,
+    Sampler,
+    Stamper,
+    line_start,
+    offset_since,
+    read_index,
+    read_times,
+    rfc3339,
+)
 
 
 @pytest.fixture
@@ -165,11 +175,11 @@ def test_times(log: Path) -> None:
     grow(log, b"four\n", 2000)
     assert read_index(index) == [(1000_000, 6), (1003_000, 14)]
     text = log.read_bytes()
-    assert text[offset_since(index, log, 900) :] == text
-    assert text[offset_since(index, log, 1000) :] == text
-    assert text[offset_since(index, log, 1001) :] == b"two\nthree\nfour\n"
-    assert text[offset_since(index, log, 1500) :] == b"four\n"
-    assert text[offset_since(index, log, 2001) :] == b""
+    assert text[offset_since(log, 900) :] == text
+    assert text[offset_since(log, 1000) :] == text
+    assert text[offset_since(log, 1001) :] == b"two\nthree\nfour\n"
+    assert text[offset_since(log, 1500) :] == b"four\n"
+    assert text[offset_since(log, 2001) :] == b""
 
 
 def test_what_nobody_watched_has_the_time_of_its_last_byte(log: Path) -> None:
@@ -196,7 +206,23 @@ def test_a_clock_that_moved_back(log: Path) -> None:
 def test_an_index_of_garbage(log: Path) -> None:
     index = log.with_name(INDEX)
     index.write_bytes(b"\xff\n-1 5\n1 2 3\n10 4\n\n20 9\n15 7\n30 8\n99 ")
-    assert read_index(index) == [(10, 4), (20, 7), (30, 8)]
+    assert read_index(index) == [(10, 4), (15, 7), (30, 8)]
+
+
+def test_two_who_write_at_once(log: Path) -> None:
+    index = log.with_name(INDEX)
+    # The second line is of a look before that of the first; the last one begins an emptied log.
+    index.write_bytes(b"1000 90\n900 80\n950 90\n2000 120\n")
+    assert read_index(index) == [(900, 80), (950, 90), (2000, 120)]
+    index.write_bytes(b"1000 90\n900 80\n2000 30\n")
+    assert read_index(index) == [(2000, 30)]
+
+
+def test_what_is_known_there_and_here(log: Path) -> None:
+    log.with_name(INDEX).write_bytes(b"10 4\n5000 40\n")
+    assert read_times(log) == [(10, 4), (5000, 40)]
+    log.with_name(FAR).write_bytes(b"20 10\n30 20\n6000 50\n")
+    assert read_times(log) == [(10, 4), (20, 10), (30, 20), (5000, 40), (6000, 50)]
 
 
 def test_an_emptied_log_has_times_again(log: Path) -> None:

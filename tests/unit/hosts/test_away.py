@@ -10,6 +10,7 @@ import pytest
 from dstack.hosts.base import Host
 from dstack.paths import Home
 from dstack.run.model import Remote
+from dstack.run.observation import Unknown
 from dstack.supervise import far
 
 
@@ -21,7 +22,7 @@ def test_who_looks_meanwhile_does_not_put_off_the_next_question(
     nobody = cast(Host, object())
     site = far.FarSite(nobody, Remote("alpha", "/root", None), Home(Path("/here")))
     assert site.away() is None
-    site.told("no answer")
+    site.told(Unknown("no answer", away=True))
     for _ in range(100):
         if site.away() is None:
             break
@@ -30,7 +31,31 @@ def test_who_looks_meanwhile_does_not_put_off_the_next_question(
         now += 0.2
     assert site.away() is None
     assert now - 1000.0 < 2.0
-    site.told("no answer")
-    assert site.away() == "no answer"
+    site.told(Unknown("no answer", away=True))
+    assert site.away() == Unknown("no answer", away=True)
     site.told(None)
+    assert site.away() is None
+
+
+class Typed:
+    """A host that lets nobody in who cannot type a password, unless there is a connection."""
+
+    def __init__(self) -> None:
+        self.shared = False
+
+    def shares(self) -> bool:
+        return self.shared
+
+
+def test_a_connection_that_somebody_made_is_used_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("dstack.supervise.far.time.monotonic", lambda: now)
+    host = Typed()
+    site = far.FarSite(cast(Host, host), Remote("alpha", "/root", None), Home(Path("/here")))
+    refused = Unknown("it does not let this user in", away=True, asks=True)
+    site.told(refused)
+    # Logins that fail are few.
+    now += 59
+    assert site.away() == refused
+    host.shared = True
     assert site.away() is None

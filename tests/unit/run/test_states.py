@@ -21,6 +21,7 @@ from dstack.run.events import (
     Vanished,
 )
 from dstack.run.model import ACTIVE, FINISHED, Exit, Reason, Run, Status
+from dstack.run.observation import Unknown, event_of
 from dstack.run.states import TABLE, IllegalEvent, apply
 
 from .builders import ALWAYS, DONE, FAILED, run, run_in
@@ -212,6 +213,24 @@ def test_unknown_is_never_finished() -> None:
     assert (lost.status, lost.unknown_since) == ("running", 1010)
     assert apply(lost, Unreachable(1020)).unknown_since == 1010
     assert apply(lost, Reached(1030)).unknown_since is None
+
+
+def test_why_it_is_unknown_is_kept_while_it_is() -> None:
+    silent = Unknown("alpha cannot be reached: it does not answer", away=True)
+    found = event_of(run_in("running"), 1, silent, 1010, held=False)
+    assert found == Unreachable(1010, silent.why)
+    lost = apply(run_in("running"), found)
+    assert (lost.unknown_since, lost.unknown_why) == (1010, silent.why)
+    # The same again is no news, another reason is.
+    assert event_of(lost, 1, silent, 1020, held=False) is None
+    typed = Unknown("alpha cannot be reached: it does not let this user in", away=True, asks=True)
+    news = event_of(lost, 1, typed, 1030, held=False)
+    assert isinstance(news, Unreachable)
+    assert f"`dstack attach {lost.name}` in a terminal" in str(news.why)
+    lost = apply(lost, news)
+    assert (lost.unknown_since, lost.unknown_why) == (1010, news.why)
+    assert apply(lost, Reached(1040)).unknown_why is None
+    assert apply(lost, Ended(1040, DONE)).unknown_why is None
 
 
 def test_a_deleted_job_folder_is_a_failure_that_says_so() -> None:
