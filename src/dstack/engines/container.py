@@ -95,7 +95,7 @@ class ContainerEngine(FolderEngine):
 
     def body(self) -> str:
         """See FolderEngine."""
-        return "\n".join(map(part, ("build.sh", "container.sh", "guard.sh", "job.sh")))
+        return "\n".join(map(part, ("build.sh", "container.sh", "guard.sh", "marked.sh", "job.sh")))
 
     def put(self, job: Job, values: Mapping[str, str]) -> None:
         """See FolderEngine. What the container sees lies in a folder of its own."""

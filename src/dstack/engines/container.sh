@@ -374,7 +374,7 @@ kill_members() {
 
 end_pull() {
     { read -r pid <"$job_folder/pulling"; } 2>/dev/null || return 0
-    [ -z "$(find_marked "$job_name" "$pid")" ] || kill "$pid"
+    [ -z "$(marked "$job_name" "$pid")" ] || kill "$pid"
 } 2>/dev/null
 
 end_members() { # false when the engine does not answer
@@ -399,7 +399,7 @@ await_commit() { # it goes on without its client: so that must end by itself; fa
 }
 
 is_committing() {
-    for file in $(find_marked "$job_name"); do
+    for file in $(marked "$job_name"); do
         ! grep -qs -e "$job_build_image" "${file%/environ}/cmdline" || return 0
     done
     return 1
@@ -424,7 +424,7 @@ end_left() { # what the keeper left on this machine: its shells, its timer, and 
     { read -r own </proc/$$/comm; } 2>/dev/null
     while :; do
         found=
-        for file in $(find_marked "$job_name"); do
+        for file in $(marked "$job_name"); do
             file=${file#/proc/} pid=${file%/environ}
             [ "$pid" != $$ ] || continue
             found=yes comm=

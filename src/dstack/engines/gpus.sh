@@ -120,7 +120,7 @@ gpu_is_free() { # $1 its number; what a dead keeper left is taken away
     holder=$(readlink "$job_gpu_folder/$1") || return 0
     [ "${holder##* }" != "$job_name" ] || { rm -f "$job_gpu_folder/$1" && return; }
     ! is_alive "${holder%% *}" || return 1
-    [ -z "$(find_marked "${holder##* }")" ] || return 1
+    [ -z "$(marked "${holder##* }")" ] || return 1
     rm -f "$job_gpu_folder/$1"
 }
 

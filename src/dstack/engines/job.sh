@@ -54,14 +54,11 @@ pause() {
     clock
 }
 
-find_marked() { # $1 a job, $2 a process id, or all -> /proc/PID/environ of what bears its mark
-    # busybox's grep looks no further than to the first zero byte, unless it knows -z.
-    zero=z
-    echo x | grep -qzF x 2>/dev/null || zero=
+marked() { # $1 a job, $2 a process id, or all -> /proc/PID/environ of what bears its mark
     if [ $# = 2 ]; then set -- "$1" "/proc/$2/environ"; else set -- "$1" /proc/[0-9]*/environ; fi
     mark=DSTACK_JOB=:$1:
     shift
-    grep "-ls${zero}F" "$mark" "$@"
+    find_marked "$mark" "$@"
 }
 
 # ---- the stages ----

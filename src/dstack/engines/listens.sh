@@ -6,6 +6,7 @@
 #   inside PORT PID ID LOCAL  a container's first process and id; LOCAL is empty where an app that
 #                             listens on the container's own 127.0.0.1 is not reached
 # PORT is four hexadecimal digits.
+# Needs marked.sh before it.
 # shellcheck shell=sh disable=SC2010,SC2012 # a folder of open files has numbers for names
 #
 # proc_net_tcp.rst: a line a socket, those that listen (state 0A) first; the address in hexadecimal,
@@ -68,7 +69,7 @@ EOF_FOUND
 }
 
 find_members() { # -> $members: the folders of the job's processes, as far as they are easily found
-    members=$(grep -lsF "$mark" /proc/[0-9]*/"$file" | sed "s|$file\$|fd|")
+    members=$(find_marked "$mark" /proc/[0-9]*/"$file" | sed "s|$file\$|fd|")
     [ -z "$cgroup" ] ||
         members="$members $(sed 's|.*|/proc/&/fd|' "$cgroup/cgroup.procs" 2>/dev/null)"
     members="$members /proc/$first/fd"

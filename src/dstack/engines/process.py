@@ -49,4 +49,5 @@ class ProcessEngine(FolderEngine):
 
 def process_body() -> str:
     """The part of job.sh that is the same for every job."""
-    return "\n".join(map(part, ("environment.sh", "build.sh", "process.sh", "guard.sh", "job.sh")))
+    parts = ("environment.sh", "build.sh", "process.sh", "guard.sh", "marked.sh", "job.sh")
+    return "\n".join(map(part, parts))

@@ -117,7 +117,7 @@ members() { # -> $members: pids, without the keeper, this shell and the guard
 scan() { # by the mark in the environment, the keeper's session, and the tree below both
     found=" $members "
     if [ -d /proc/self ]; then
-        for file in $(find_marked "$job_name"); do
+        for file in $(marked "$job_name"); do
             file=${file#/proc/}
             found="$found${file%/environ} "
         done

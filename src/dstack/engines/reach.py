@@ -48,6 +48,12 @@ def parse(said: str, port: int) -> Reach:
 
 
 def _ask(host: Host, shell: Sequence[str], kind: str, port: int, *about: str) -> str:
-    script = Path(__file__).with_name("listens.sh").read_text(encoding="utf-8")
-    argv = [*shell, "-c", script, "sh", kind, f"{port:04X}", *about]
+    argv = [*shell, "-c", script(), "sh", kind, f"{port:04X}", *about]
     return host.run(argv, timeout=_TIMEOUT).out.decode("utf-8", "replace").strip()
+
+
+def script() -> str:
+    """listens.sh, with what it needs of marked.sh."""
+    here = Path(__file__).parent
+    names = ("marked.sh", "listens.sh")
+    return "\n".join((here / name).read_text(encoding="utf-8") for name in names)

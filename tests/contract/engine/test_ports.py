@@ -129,8 +129,7 @@ def test_another_job_of_ours(quick: Bench) -> None:
 def test_another_users_program() -> None:
     # As seen by one who is not root: no file of the others' processes can be read.
     port = free_port()
-    script = Path(reach.__file__).with_name("listens.sh").read_text()
-    argv = ["/bin/sh", "-c", script, "sh", "process", f"{port:04X}", "x-1", "/nowhere"]
+    argv = ["/bin/sh", "-c", reach.script(), "sh", "process", f"{port:04X}", "x-1", "/nowhere"]
     with socket.create_server(("127.0.0.1", port)):
         done = subprocess.run(argv, user=4002, capture_output=True, text=True, check=True)
     assert (done.stdout.split(), done.stderr) == (["foreign"], "")
