@@ -21,6 +21,7 @@ from ..run.plan import Offer, Place, make_plan
 from ..store.parsed import ParsedFiles
 from ..store.secrets import Vault
 from .overrides import env_of, name_of, ports_of, settings_of
+from .places import candidates
 from .project import PROFILES, cache_key
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class Request:
         task = self.load(fallback_name)
         settings = resolve(self.settings, task.settings, self.profile())
         problems: list[tuple[str, DstackError]] = []
-        backends = self._backends(settings)
+        backends = candidates(settings.backends or (), self.home, self.memory)
         for n, backend in enumerate(backends):
             others = backends[n + 1 :]
             if n or others:
@@ -155,22 +156,6 @@ class Request:
         if site.remote is not None:
             plan = msgspec.structs.replace(plan, remote=site.remote)
         return plan, engine
-
-    def _backends(self, settings: Settings) -> list[Backend]:
-        """Those that are asked for, in their order. Raises UsageError for one that is not there."""
-        from ..config.backends import load_backends
-
-        path = self.home.config
-        source = read_file(path, str(path)) if path.exists() else None
-        known = {each.name: each for each in load_backends(source, str(path), self.memory)}
-        for name in settings.backends or ():
-            if name not in known:
-                message = f"there is no backend {name}"
-                raise UsageError(message, hint=f"backends: {', '.join(known)}")
-        if settings.backends:
-            return [known[name] for name in settings.backends]
-        chosen = [each for each in known.values() if getattr(each, "default", False)]
-        return chosen[:1] or list(known.values())[:1]
 
     def _relative_file(self) -> str:
         try:

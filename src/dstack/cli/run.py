@@ -56,13 +56,17 @@ def run(args: argparse.Namespace) -> int:
     """Run it; the run's exit code."""
     project = find_project(args.dir, Path.cwd())
     home = find_home()
-    # git looks at the folder while Python imports the rest and reads the file.
+    # git looks at the folder, and ssh connects, while Python imports the rest and reads the file.
     pending = None if args.dry_run else Snapshots(home).begin(project[0])
     try:
+        from ..store.parsed import ParsedFiles
+        from .places import hasten
+
+        sites = hasten(args.backend, home, None if args.dry_run else ParsedFiles(home))
         from ..supervise.build import make_supervisor
         from .prepare import Request
 
-        supervisor = make_supervisor(home)
+        supervisor = make_supervisor(home, sites)
         request = Request(
             home, supervisor.vault, supervisor.sites, supervisor.snapshots, args, args.rest, project
         )

@@ -11,9 +11,9 @@ from .sites import Sites
 from .step import Supervisor
 
 
-def make_supervisor(home: Home | None = None) -> Supervisor:
+def make_supervisor(home: Home | None = None, sites: Sites | None = None) -> Supervisor:
     """A supervisor for the user's folder. Raises StoreError."""
     home = home or find_home()
     database = Database(home)
     vault = Vault(home, database)
-    return Supervisor(home, Runs(database), Leases(home), vault, Sites(home))
+    return Supervisor(home, Runs(database), Leases(home), vault, sites or Sites(home))

@@ -7,37 +7,24 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
-from ..config.backends import Backend
 from ..engines.facts import foresee_facts
 from ..engines.far_builds import delete_build, read_made, take_result
 from ..errors import HostError, StoreError
 from ..hosts.base import Host
 from ..hosts.ssh import SshHost
 from ..hosts.ssh_master import socket_folder
-from ..hosts.ssh_options import SshOptions
 from ..paths import Home
 from ..run.made import Made
 from ..run.model import Plan, Remote, Run
 from ..run.observation import Unknown, unknown_of
 from ..snapshot import Progress, Snapshots
+from .hosts import make_host
 from .sites import Site
 
 # Seconds before a host is asked again that did not answer: at first, and at most.
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 10.0
 # The same of one that wants something typed: too many logins that fail are an attack to some.
 _REFUSED_PAUSE = 60.0
-
-
-def make_host(name: str, remote: Remote, here: Home) -> SshHost:
-    """The host that a remote names; nothing is connected yet."""
-    options = SshOptions(remote.host, remote.identity_file, remote.root)
-    return SshHost(name, options, here.root)
-
-
-def host_of(backend: Backend, here: Home) -> SshHost:
-    """The host of a backend; nothing is connected yet."""
-    asked = Remote(backend.host or "", backend.root, backend.identity_file)
-    return make_host(backend.name, asked, here)
 
 
 def reach(host: SshHost, here: Home) -> FarSite:

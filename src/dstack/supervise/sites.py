@@ -136,7 +136,8 @@ class Sites:
             return self._here
         key = (name, remote)
         if key not in self._far:
-            from .far import FarSite, make_host
+            from .far import FarSite
+            from .hosts import make_host
 
             host = make_host(name, remote, self._home)
             host.asks = self._asks
@@ -149,6 +150,15 @@ class Sites:
             if backend.type != "local" and backend.name not in self._begun:
                 with suppress(HostError):  # `reach` says it again
                     self._host(backend).connect(quiet=True)
+
+    def hasten(self, backend: Backend) -> None:
+        """Begin to connect, where that is certain to ask nobody anything. Raises HostError."""
+        if backend.type != "local":
+            from ..hosts.ssh_master import can_ask
+
+            host = self._host(backend)
+            if host.shares() or not can_ask():
+                host.connect(quiet=True)
 
     def settled(self, backend: Backend, seconds: float) -> bool:
         """Whether `reach` has nothing to wait for after `begin`; waits for that so long at most."""
@@ -171,7 +181,7 @@ class Sites:
 
     def _host(self, backend: Backend) -> SshHost:
         if backend.name not in self._begun:
-            from .far import host_of
+            from .hosts import host_of
 
             host = self._begun[backend.name] = host_of(backend, self._home)
             host.asks = self._asks
