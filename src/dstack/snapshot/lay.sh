@@ -14,7 +14,7 @@
 #     ready                       all of it is there, and it is this tree
 # FOLDER/lock           the process that is at it, and with what
 #
-# Needs cp, rm, mv, ln, readlink, xargs, du, head and tail.
+# Needs cp, rm, mv, ln, readlink, xargs, du and dd.
 
 LARGEST=250000 # kilobytes; a larger spare would take more disk than it saves time
 
@@ -54,7 +54,7 @@ settle() { # make `files` the tree that all is there of; going on where one was 
     [ -e staging/ready ] || return 0
     if [ -s staging/assemble.sh ] && [ ! -e staging/assembled ]; then
         # shellcheck disable=SC1091 # it came with the parts
-        (set -e && . ./staging/assemble.sh) || exit 1
+        (. ./staging/assemble.sh) || exit 1
         : >staging/assembled || exit 1
     fi
     if [ -e staging/fresh ]; then

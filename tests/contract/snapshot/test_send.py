@@ -19,7 +19,7 @@ from dstack.snapshot import Snapshots
 from tests.support import wait_for
 
 NAMES = ("a", "b", "c d", "\u00e9'\"", "x" * 120, "-r", "f")
-APPLETS = "sh cp rm mv ln readlink xargs head tail mkdir cat sleep du chmod"
+APPLETS = "sh cp rm mv ln readlink xargs dd mkdir cat sleep du chmod"
 
 
 class Far(LocalHost):
@@ -73,12 +73,12 @@ class Sending:
         home.root.mkdir()
         self.snapshots = Snapshots(home)
         self.far = Far(tools)
-        self._count = 0
+        self.count = 0
 
     def send(self, *, cut: int | None = None) -> Path:
         """Send it as it is now; the folder there."""
-        self._count += 1
-        target = self.root / "runs" / str(self._count) / "code"
+        self.count += 1
+        target = self.root / "runs" / str(self.count) / "code"
         pending = self.snapshots.begin(self.project)
         try:
             tree = pending.finish().tree
@@ -169,6 +169,53 @@ def test_a_line_of_a_large_file_is_a_line(sending: Sending) -> None:
     large.write_bytes(data[:9_000_000] + b"one line more\n" + data[9_000_000:])
     assert content(sending.send()) == content(sending.project)
     assert sending.far.received - first < 10_000
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_of_a_large_file_that_is_edited_again_and_again(sending: Sending, seed: int) -> None:
+    dice = random.Random(seed)
+    large = sending.project / "large"
+    data = dice.randbytes(3_000_000)
+    large.write_bytes(data)
+    sending.send()
+    for _ in range(8):
+        edited = 0
+        for _ in range(dice.randrange(1, 6)):
+            at, size = dice.randrange(len(data)), dice.randrange(20_000)
+            new = dice.randbytes(dice.randrange(20_000))
+            data = data[:at] + new + data[at + size :]
+            edited += 1
+        large.write_bytes(data)
+        before = sending.far.received
+        assert content(sending.send()) == content(sending.project)
+        # What is new, what lies between two edits that are near, and a tar's headers.
+        assert sending.far.received - before < edited * 45_000 + 20_000
+
+
+def test_a_file_that_cannot_be_put_together_is_not_laid(tmp_path: Path) -> None:
+    # Shells do not agree on what `set -e` means here; that of many hosts is bash.
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in APPLETS.split():
+        (tools / name).symlink_to(shutil.which("busybox") or "/bin/busybox")
+    (tools / "sh").unlink()
+    (tools / "sh").symlink_to(shutil.which("bash") or "/bin/bash")
+    sending = Sending(tmp_path, tools)
+    large = sending.project / "large"
+    large.write_bytes(random.Random(1).randbytes(3_000_000))
+    sending.send()
+    for name, said in (("cat", "cat is out of order"), ("dd", "dd: no space left")):
+        data = large.read_bytes()
+        large.write_bytes(data[:2_000_000] + b"more" + data[2_000_000:])
+        (tools / name).unlink()
+        (tools / name).write_text(f"#!/bin/sh\necho '{said}' >&2\nexit 1\n")
+        (tools / name).chmod(0o755)
+        with pytest.raises(HostError, match=said):
+            sending.send()
+        assert not (sending.root / "runs" / str(sending.count)).exists()
+        (tools / name).unlink()
+        (tools / name).symlink_to(shutil.which("busybox") or "/bin/busybox")
+        assert content(sending.send()) == content(sending.project)
 
 
 def test_what_arrived_is_not_sent_again(sending: Sending) -> None:
