@@ -15,7 +15,7 @@ from dstack.errors import HostError
 from dstack.hosts.base import Completed
 from dstack.hosts.local import LocalHost
 from dstack.paths import Home
-from dstack.snapshot import Snapshots
+from dstack.snapshot import Snapshots, send
 from tests.support import wait_for
 
 NAMES = ("a", "b", "c d", "\u00e9'\"", "x" * 120, "-r", "f")
@@ -250,8 +250,9 @@ def test_a_store_that_was_pruned_sends_all(sending: Sending) -> None:
     assert content(sending.send()) == content(sending.project)
 
 
-def test_nobody_waits_for_the_spare(tmp_path: Path) -> None:
-    tools = tmp_path / "tools"
+def slow_spare(folder: Path, seconds: float) -> Sending:
+    """A project, and a host where a spare takes so long; its `copies` are what was copied."""
+    tools = folder / "tools"
     tools.mkdir()
     real = shutil.which("busybox") or "/bin/busybox"
     for name in APPLETS.split():
@@ -260,15 +261,64 @@ def test_nobody_waits_for_the_spare(tmp_path: Path) -> None:
     for name in ("sh", "cp"):
         (tools / name).unlink()
     (tools / "sh").symlink_to(shutil.which("dash") or "/bin/dash")
-    lines = ("#!/bin/sh", 'case "$*" in *"files/. spare") sleep 8 ;; esac', f'exec {real} cp "$@"')
+    lines = (
+        "#!/bin/sh",
+        f'case "$*" in *" files/. "*) echo "${{*##* }}" >>{folder}/copies ;; esac',
+        f'case "$*" in *"files/. spare") sleep {seconds} ;; esac',
+        f'exec {real} cp "$@"',
+    )
     (tools / "cp").write_text("\n".join(lines) + "\n")
     (tools / "cp").chmod(0o755)
-    sending = Sending(tmp_path, tools)
+    sending = Sending(folder, tools)
+    (sending.project / "file").write_text("1")
+    assert content(sending.send()) == content(sending.project)
+    wait_for(lambda: "spare" in copied(folder), "the spare to be begun")
+    return sending
+
+
+def copied(folder: Path) -> list[str]:
+    """Where `files` were copied to, by their last names."""
+    lines = (folder / "copies").read_text().splitlines()
+    return [line.rpartition("/")[2].partition(".")[0] for line in lines]
+
+
+def test_a_spare_that_is_being_made_is_waited_for_and_used(tmp_path: Path) -> None:
+    sending = slow_spare(tmp_path, 1.5)
+    (sending.project / "file").write_text("2")
+    assert content(sending.send()) == content(sending.project)
+    (kept,) = (sending.root / "code").iterdir()
+    wait_for((kept / "spare.tree").exists, "the next spare")
+    # One copy for the first run, and then spares alone.
+    assert copied(tmp_path) == ["code", "spare", "spare"]
+    wait_for(lambda: not list(kept.glob("over-*")), "what was sent to be tidied away")
+
+
+def test_a_spare_that_takes_too_long_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = send._script()
+    assert "PATIENCE=200 " in script
+    monkeypatch.setattr(send, "_script", lambda: script.replace("PATIENCE=200 ", "PATIENCE=10 "))
+    sending = slow_spare(tmp_path, 8)
     begun = time.monotonic()
-    for text in ("1", "2"):
-        (sending.project / "file").write_text(text)
-        # The second one comes while the spare of the first is being made.
-        assert content(sending.send()) == content(sending.project)
+    (sending.project / "file").write_text("2")
+    assert content(sending.send()) == content(sending.project)
+    assert time.monotonic() - begun < 7
+    assert copied(tmp_path)[:3] == ["code", "spare", "code"]
+    (kept,) = (sending.root / "code").iterdir()
+    wait_for((kept / "spare.tree").exists, "the spare")
+
+
+def test_nobody_waits_for_a_spare_who_needs_none(tmp_path: Path) -> None:
+    sending = slow_spare(tmp_path, 8)
+    begun = time.monotonic()
+    sending.count = 0  # the same run once more
+    assert content(sending.send()) == content(sending.project)
+    # All of it is sent anew, as after a prune: a spare of what was there is of no use.
+    sending.count = 1
+    sending.snapshots.prune()
+    (sending.project / "file").write_text("2")
+    assert content(sending.send()) == content(sending.project)
     assert time.monotonic() - begun < 7
     (kept,) = (sending.root / "code").iterdir()
     wait_for((kept / "spare.tree").exists, "the spare")
