@@ -261,5 +261,5 @@ def _tools(answer: Answer) -> list[tuple[str, str]]:
         return []
     return [
         ("uv", answer.tools.get("uv", "none: it is copied there when a run needs it")),
-        ("git", answer.tools.get("git", "none: large files that change are sent whole")),
+        ("git", answer.tools.get("git", "none: only commands of yours may need it")),
     ]

@@ -14,19 +14,26 @@
 #     ready                       all of it is there, and it is this tree
 # FOLDER/lock           the process that is at it, and with what
 #
-# Needs cp, rm, mv, ln, readlink, xargs, du, head and tail.
+# Needs cp, rm, mv, ln, readlink, xargs, du and dd.
 
+PATIENCE=200   # turns of 0.05 s that a spare may need still, when it is waited for
 LARGEST=250000 # kilobytes; a larger spare would take more disk than it saves time
 
-lock() { # $1 what for; one at a time; one that was killed holds it no longer
+lock() { # $1 what for; one at a time; false when it is not needed
     me=$(exec sh -c 'echo "$PPID"') # in a subshell, $$ is another's
+    turns=0
     until ln -s "$me $1" lock 2>/dev/null; do
         other=$(readlink lock) || continue
         if ! is_at_it "${other%% *}"; then
-            rm -f lock
-        elif [ "${other#* }" = spare ] && [ "$1" != spare ]; then
-            kill "${other%% *}" 2>/dev/null # nobody waits for a spare
+            rm -f lock # one that was killed holds it no longer
+        elif [ "${other#* }" = spare ]; then
+            # It reads what it copies, as `look` does.
+            [ "$1" != look ] || [ -e staging/ready ] || return 1
+            # Who needs a copy has it sooner when this one is made to its end than by one anew.
+            [ "$1" = spare ] || { [ "$turns" -lt "$PATIENCE" ] && [ ! -e staging/fresh ]; } ||
+                kill "${other%% *}" 2>/dev/null
         fi
+        turns=$((turns + 1))
         sleep 0.05 2>/dev/null || sleep 1
     done
     trap 'rm -f lock' EXIT
@@ -54,7 +61,7 @@ settle() { # make `files` the tree that all is there of; going on where one was 
     [ -e staging/ready ] || return 0
     if [ -s staging/assemble.sh ] && [ ! -e staging/assembled ]; then
         # shellcheck disable=SC1091 # it came with the parts
-        (set -e && . ./staging/assemble.sh) || exit 1
+        (. ./staging/assemble.sh) || exit 1
         : >staging/assembled || exit 1
     fi
     if [ -e staging/fresh ]; then
@@ -71,8 +78,8 @@ settle() { # make `files` the tree that all is there of; going on where one was 
     rm -f tree
     change files link || exit 1
     mv staging/ready tree || exit 1
-    # Renamed first: of what is half deleted nothing may pass for a part that is there.
-    mv staging "over-$$" && rm -rf over-*
+    # Deleted while nobody waits; of what is half deleted nothing may pass for a part that is there.
+    mv staging "over-$$"
 }
 
 change() { # $1 folder, $2 how: make it the new tree
@@ -110,11 +117,10 @@ lay() { # $1 tree, $2 target
     fi
     # Redirected for good, not for one command: else a copy of our output would stay open, and
     # whoever waits for its end would wait for the spare.
-    (exec </dev/null >/dev/null 2>&1 && leave_spare) &
+    (exec </dev/null >/dev/null 2>&1 && lock spare && leave_spare && tidy) &
 }
 
 leave_spare() { # while nobody waits; with the lock, so that nobody changes what is copied
-    lock spare
     trap 'kill "$!"; wait "$!"; exit' TERM
     ! read_tree spare.tree && read_tree tree || return 0
     rm -rf spare
@@ -128,12 +134,17 @@ leave_spare() { # while nobody waits; with the lock, so that nobody changes what
     echo "$tree" >spare.tree
 }
 
+tidy() { # delete what was made use of; for that no lock is needed
+    trap - EXIT TERM
+    rm -f lock
+    rm -rf over-*
+}
+
 # What is dstack's own is nobody else's; what is in it is as it was in the folder.
 umask 077
 [ -d "$1" ] || mkdir -p "$1" || exit 1
 umask 022
 cd "$1" || exit 1
 shift
-lock "$1"
-settle
+! lock "$1" || settle
 "$@"

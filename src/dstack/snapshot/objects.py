@@ -81,25 +81,54 @@ class Objects:
         """A git that writes a blob to its stdout; the caller ends it."""
         return self._start("cat-file", "blob", blob.decode())
 
-    def range(self, blob: bytes, begin: int, size: int) -> Iterator[bytes]:
-        """`size` bytes of a blob from `begin` on."""
-        with self.reader(blob) as process:
-            assert process.stdout is not None  # noqa: S101 - it is a pipe
-            try:
-                while begin > 0:
-                    begin -= len(process.stdout.read(min(begin, PIECE)))
-                while size > 0:
-                    data = process.stdout.read(min(size, PIECE))
-                    if not data:
-                        raise GitFailed("cat-file", 1, b"%b is shorter than it was" % blob)
-                    size -= len(data)
-                    yield data
-            finally:
-                process.kill()
-
     def _git(self, *arguments: str, stdin: bytes = b"") -> bytes:
         return self._store.git(*arguments, top=self._store.root, index=self._none, stdin=stdin)
 
     def _start(self, *arguments: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
         environ = self._store.environ(self._store.root, self._none)
         return start(arguments, self._store.root, environ, stdin=stdin)
+
+
+class Pieces:
+    """Reads pieces of large blobs; those of one, in their order, by one git that goes through it.
+
+    To be used in a `with`.
+    """
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+        self._process: subprocess.Popen[bytes] | None = None
+        self._blob = b""
+        self._at = 0  # how far it was read
+
+    def __enter__(self) -> Pieces:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def read(self, blob: bytes, begin: int, size: int) -> Iterator[bytes]:
+        """`size` bytes of the blob from `begin` on. Raises GitFailed when it is shorter."""
+        if self._process is None or blob != self._blob or begin < self._at:
+            self._end()
+            self._process = self._objects.reader(blob)
+            self._blob, self._at = blob, 0
+        while self._at < begin:
+            self._next(begin)
+        while self._at < begin + size:
+            yield self._next(begin + size)
+
+    def _next(self, end: int) -> bytes:
+        assert self._process is not None  # noqa: S101 - `read` started it
+        assert self._process.stdout is not None  # noqa: S101 - it is a pipe
+        data = self._process.stdout.read(min(end - self._at, PIECE))
+        if not data:
+            raise GitFailed("cat-file", 1, b"%b is shorter than it was" % self._blob)
+        self._at += len(data)
+        return data
+
+    def _end(self) -> None:
+        if self._process is not None:
+            with self._process as process:
+                process.kill()
+            self._process = None

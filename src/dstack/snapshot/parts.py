@@ -6,11 +6,12 @@ goes on, and so does one of a folder that changed a little meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
 from ..digest import digest
+from .differ import Copy
 from .project import FOLDERS_FILE
 
 LINK = b"120000"
@@ -34,15 +35,6 @@ class Change(msgspec.Struct, frozen=True):
     status: bytes
 
 
-class Delta(msgspec.Struct, frozen=True):
-    """A large file as the old one's first `head` and last `tail` bytes, with `middle` between."""
-
-    old: bytes  # the old blob
-    head: int
-    middle: int
-    tail: int
-
-
 class Piece(msgspec.Struct, frozen=True):
     """Bytes of one blob, from `start` on."""
 
@@ -61,11 +53,15 @@ class Part(msgspec.Struct, frozen=True):
 
 
 class Large(msgspec.Struct, frozen=True):
-    """A large file, and the parts that it is put together from."""
+    """A large file, and what it is put together from: parts, and copies of the old one's bytes."""
 
     change: Change
-    delta: Delta | None
-    parts: tuple[Part, ...]
+    steps: tuple[Part | Copy, ...]
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Those that are sent."""
+        return tuple(step for step in self.steps if isinstance(step, Part))
 
 
 class Sending(msgspec.Struct, frozen=True):
@@ -99,10 +95,10 @@ def is_large(change: Change, sizes: Mapping[bytes, int]) -> bool:
 def plan_sending(
     changes: Iterable[Change],
     sizes: Mapping[bytes, int],
-    deltas: Mapping[bytes, Delta],
+    copies: Mapping[bytes, Sequence[Copy]],
     gone_folders: Sequence[bytes] = (),
 ) -> Sending:
-    """The parts that `changes` take; `deltas` by name of what need not be sent as a whole."""
+    """The parts that `changes` take; `copies` by name: what need not be sent of large files."""
     there = [c for c in changes if c.name != FOLDERS_FILE]
     new = [change for change in there if change.status != b"D"]
     small = [change for change in new if not is_large(change, sizes)]
@@ -111,7 +107,10 @@ def plan_sending(
     gone = [change.name for change in there if change.status != b"A"]
     return Sending(
         small=tuple(_small_parts(small, sizes)),
-        large=tuple(_large(change, sizes, deltas.get(change.name)) for change in large),
+        large=tuple(
+            Large(change, tuple(_steps(change, sizes[change.blob], copies.get(change.name, ()))))
+            for change in large
+        ),
         gone=(*gone, *gone_folders),
     )
 
@@ -134,16 +133,21 @@ def _part(files: Sequence[Change], size: int) -> Part:
     return Part(digest(text), size, tuple(files))
 
 
-def _large(change: Change, sizes: Mapping[bytes, int], delta: Delta | None) -> Large:
-    start = delta.head if delta else 0
-    end = start + delta.middle if delta else sizes[change.blob]
-    parts = []
-    while start < end:
+def _steps(change: Change, size: int, copies: Iterable[Copy]) -> Iterator[Part | Copy]:
+    """How a file of `size` bytes is put together: the copies, and parts for what lies between."""
+    at = 0
+    for copy in copies:
+        yield from _pieces(change, at, copy.new)
+        yield copy
+        at = copy.new + copy.size
+    yield from _pieces(change, at, size)
+
+
+def _pieces(change: Change, begin: int, end: int) -> Iterator[Part]:
+    for start in range(begin, end, _PIECE):
         piece = Piece(change.blob, start, min(_PIECE, end - start))
         name = digest(b"piece %b %d %d" % (piece.blob, piece.start, piece.size))
-        parts.append(Part(name, piece.size, piece=piece))
-        start += piece.size
-    return Large(change, delta, tuple(parts))
+        yield Part(name, piece.size, piece=piece)
 
 
 def gone_folders(old: Iterable[bytes], new: Iterable[bytes]) -> list[bytes]:
@@ -161,29 +165,3 @@ def with_parents(folders: Iterable[bytes]) -> set[bytes]:
             found.add(name)
             name = name.rpartition(b"/")[0]
     return found
-
-
-def assembly(large: Iterable[Large]) -> bytes:
-    """The shell commands that put large files together, in the folder above `staging`."""
-    lines = []
-    for each in large:
-        target = b"staging/large/files/" + each.change.name
-        pieces = b" ".join(b"staging/%b/piece" % part.name.encode() for part in each.parts)
-        commands = [b"cat %b" % pieces] if pieces else []
-        if each.delta is not None:
-            old = quote(b"files/" + each.change.name)
-            commands = [
-                b"head -c %d %b" % (each.delta.head, old),
-                *commands,
-                b"tail -c %d %b" % (each.delta.tail, old),
-            ]
-        lines.append(b"mkdir -p %b" % quote(target.rpartition(b"/")[0]))
-        lines.append(b"{ %b; } >%b" % (b" && ".join(commands), quote(target)))
-        mode = b"755" if each.change.mode == EXECUTABLE else b"644"
-        lines.append(b"chmod %b %b" % (mode, quote(target)))
-    return b"\n".join(lines) + b"\n" if lines else b""
-
-
-def quote(text: bytes) -> bytes:
-    """A literal for a POSIX shell."""
-    return b"'" + text.replace(b"'", b"'\\''") + b"'"

@@ -10,16 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..hosts.base import File, Host
-from .differ import common_head, common_tail
-from .objects import Objects
+from .assembly import assembly
+from .differ import LEAST, WINDOWS, Copy, common_tail, copies
+from .objects import Objects, Pieces
 from .parts import (
     EXECUTABLE,
     LINK,
     Change,
-    Delta,
     Part,
     Sending,
-    assembly,
     gone_folders,
     is_large,
     parse_changes,
@@ -133,8 +132,8 @@ class Sender:
         assert old is not None  # noqa: S101 - it is a tree by now
         changes = parse_changes(raw)
         sizes = self._objects.sizes(c.blob for c in changes if c.status != b"D")
-        deltas = {} if fresh else self._deltas(changes, sizes)
-        sending = plan_sending(changes, sizes, deltas, self._gone(old, tree, changes))
+        copied = {} if fresh else self._copies(changes, sizes)
+        sending = plan_sending(changes, sizes, copied, self._gone(old, tree, changes))
         folders = self._folders(tree, changes)
         missing = [part for part in sending.parts() if part.name not in there.parts]
         total = sum(part.size for part in missing)
@@ -158,23 +157,23 @@ class Sender:
             return []
         return self._objects.empty_folders(tree)
 
-    def _deltas(self, changes: list[Change], sizes: Mapping[bytes, int]) -> dict[bytes, Delta]:
-        """For large files that changed a little: what the host has of them already."""
+    def _copies(self, changes: list[Change], sizes: Mapping[bytes, int]) -> dict[bytes, list[Copy]]:
+        """What the host has of the large files that changed, by their names."""
         candidates = [c for c in changes if c.status == b"M" and is_large(c, sizes)]
         old_sizes = self._objects.sizes(c.old_blob for c in candidates)
-        found = {}
-        for change in candidates:
-            old_size, size = old_sizes[change.old_blob], sizes[change.blob]
-            head, tail = self._common(change, old_size, size)
-            if (head + tail) * 2 >= size:
-                found[change.name] = Delta(change.old_blob, head, size - head - tail, tail)
-        return found
+        return {c.name: self._common(c, old_sizes[c.old_blob], sizes[c.blob]) for c in candidates}
 
-    def _common(self, change: Change, old_size: int, size: int) -> tuple[int, int]:
+    def _common(self, change: Change, old_size: int, size: int) -> list[Copy]:
         with self._both(change) as (old, new):
-            head = common_head(old, new)
-        with self._both(change) as (old, new):
-            return head, common_tail(old, new, old_size, size, head)
+            found = copies(old, new)
+        last = found[-1] if found else Copy(0, 0, 0)
+        left = min(old_size - last.old, size - last.new) - last.size
+        if left > WINDOWS[-1]:  # more may have been inserted, or deleted, than it could find
+            with self._both(change) as (old, new):
+                tail = common_tail(old, new, old_size, size, left)
+            if tail >= LEAST:
+                found.append(Copy(old_size - tail, size - tail, tail))
+        return found
 
     @contextmanager
     def _both(
@@ -194,20 +193,21 @@ class Sender:
         headers = Headers(int(time.time()))
         files = [change for part in parts for change in part.files]
         contents = self._objects.contents([change.blob for change in files])
-        for part in parts:
-            name = part.name.encode()
-            for change in part.files:
-                yield _packed(headers, b"%b/files/%b" % (name, change.name), change, next(contents))
-            if part.piece is not None:
-                piece = part.piece
-                yield headers.file(name + b"/piece", 0o600, piece.size)
-                for data in self._objects.range(piece.blob, piece.start, piece.size):
-                    yield data
-                    meter.add(len(data))
-                yield padding(piece.size)
-            else:
-                meter.add(part.size)
-            yield headers.file(name + b"/done", 0o600, 0)
+        with Pieces(self._objects) as pieces:
+            for part in parts:
+                name = part.name.encode()
+                for change in part.files:
+                    path = b"%b/files/%b" % (name, change.name)
+                    yield _packed(headers, path, change, next(contents))
+                if part.piece is not None:
+                    yield headers.file(name + b"/piece", 0o600, part.size)
+                    for data in pieces.read(part.piece.blob, part.piece.start, part.size):
+                        yield data
+                        meter.add(len(data))
+                    yield padding(part.size)
+                else:
+                    meter.add(part.size)
+                yield headers.file(name + b"/done", 0o600, 0)
         yield END
 
 

@@ -64,7 +64,7 @@ def test_a_machine_is_added_checked_and_removed(home: Path, capsys: Capture) -> 
 def test_what_is_missing_is_told(capsys: Capture) -> None:
     assert main(["backend", "add", "tiny", "--ssh", "bare", "--root", "/tmp/d"]) == 0
     said = capsys.readouterr().err
-    assert "  git         none: large files that change are sent whole\n" in said
+    assert "  git         none: only commands of yours may need it\n" in said
     assert "  uv          none: it is copied there when a run needs it\n" in said
     assert "  docker      Docker is not installed\n" in said
 

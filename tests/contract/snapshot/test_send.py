@@ -15,11 +15,11 @@ from dstack.errors import HostError
 from dstack.hosts.base import Completed
 from dstack.hosts.local import LocalHost
 from dstack.paths import Home
-from dstack.snapshot import Snapshots
+from dstack.snapshot import Snapshots, send
 from tests.support import wait_for
 
 NAMES = ("a", "b", "c d", "\u00e9'\"", "x" * 120, "-r", "f")
-APPLETS = "sh cp rm mv ln readlink xargs head tail mkdir cat sleep du chmod"
+APPLETS = "sh cp rm mv ln readlink xargs dd mkdir cat sleep du chmod"
 
 
 class Far(LocalHost):
@@ -73,12 +73,12 @@ class Sending:
         home.root.mkdir()
         self.snapshots = Snapshots(home)
         self.far = Far(tools)
-        self._count = 0
+        self.count = 0
 
     def send(self, *, cut: int | None = None) -> Path:
         """Send it as it is now; the folder there."""
-        self._count += 1
-        target = self.root / "runs" / str(self._count) / "code"
+        self.count += 1
+        target = self.root / "runs" / str(self.count) / "code"
         pending = self.snapshots.begin(self.project)
         try:
             tree = pending.finish().tree
@@ -171,6 +171,53 @@ def test_a_line_of_a_large_file_is_a_line(sending: Sending) -> None:
     assert sending.far.received - first < 10_000
 
 
+@pytest.mark.parametrize("seed", [1, 2])
+def test_of_a_large_file_that_is_edited_again_and_again(sending: Sending, seed: int) -> None:
+    dice = random.Random(seed)
+    large = sending.project / "large"
+    data = dice.randbytes(3_000_000)
+    large.write_bytes(data)
+    sending.send()
+    for _ in range(8):
+        edited = 0
+        for _ in range(dice.randrange(1, 6)):
+            at, size = dice.randrange(len(data)), dice.randrange(20_000)
+            new = dice.randbytes(dice.randrange(20_000))
+            data = data[:at] + new + data[at + size :]
+            edited += 1
+        large.write_bytes(data)
+        before = sending.far.received
+        assert content(sending.send()) == content(sending.project)
+        # What is new, what lies between two edits that are near, and a tar's headers.
+        assert sending.far.received - before < edited * 45_000 + 20_000
+
+
+def test_a_file_that_cannot_be_put_together_is_not_laid(tmp_path: Path) -> None:
+    # Shells do not agree on what `set -e` means here; that of many hosts is bash.
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in APPLETS.split():
+        (tools / name).symlink_to(shutil.which("busybox") or "/bin/busybox")
+    (tools / "sh").unlink()
+    (tools / "sh").symlink_to(shutil.which("bash") or "/bin/bash")
+    sending = Sending(tmp_path, tools)
+    large = sending.project / "large"
+    large.write_bytes(random.Random(1).randbytes(3_000_000))
+    sending.send()
+    for name, said in (("cat", "cat is out of order"), ("dd", "dd: no space left")):
+        data = large.read_bytes()
+        large.write_bytes(data[:2_000_000] + b"more" + data[2_000_000:])
+        (tools / name).unlink()
+        (tools / name).write_text(f"#!/bin/sh\necho '{said}' >&2\nexit 1\n")
+        (tools / name).chmod(0o755)
+        with pytest.raises(HostError, match=said):
+            sending.send()
+        assert not (sending.root / "runs" / str(sending.count)).exists()
+        (tools / name).unlink()
+        (tools / name).symlink_to(shutil.which("busybox") or "/bin/busybox")
+        assert content(sending.send()) == content(sending.project)
+
+
 def test_what_arrived_is_not_sent_again(sending: Sending) -> None:
     for n in range(10):
         (sending.project / f"part{n}").write_bytes(random.Random(n).randbytes(3_000_000))
@@ -203,8 +250,9 @@ def test_a_store_that_was_pruned_sends_all(sending: Sending) -> None:
     assert content(sending.send()) == content(sending.project)
 
 
-def test_nobody_waits_for_the_spare(tmp_path: Path) -> None:
-    tools = tmp_path / "tools"
+def slow_spare(folder: Path, seconds: float) -> Sending:
+    """A project, and a host where a spare takes so long; its `copies` are what was copied."""
+    tools = folder / "tools"
     tools.mkdir()
     real = shutil.which("busybox") or "/bin/busybox"
     for name in APPLETS.split():
@@ -213,15 +261,64 @@ def test_nobody_waits_for_the_spare(tmp_path: Path) -> None:
     for name in ("sh", "cp"):
         (tools / name).unlink()
     (tools / "sh").symlink_to(shutil.which("dash") or "/bin/dash")
-    lines = ("#!/bin/sh", 'case "$*" in *"files/. spare") sleep 8 ;; esac', f'exec {real} cp "$@"')
+    lines = (
+        "#!/bin/sh",
+        f'case "$*" in *" files/. "*) echo "${{*##* }}" >>{folder}/copies ;; esac',
+        f'case "$*" in *"files/. spare") sleep {seconds} ;; esac',
+        f'exec {real} cp "$@"',
+    )
     (tools / "cp").write_text("\n".join(lines) + "\n")
     (tools / "cp").chmod(0o755)
-    sending = Sending(tmp_path, tools)
+    sending = Sending(folder, tools)
+    (sending.project / "file").write_text("1")
+    assert content(sending.send()) == content(sending.project)
+    wait_for(lambda: "spare" in copied(folder), "the spare to be begun")
+    return sending
+
+
+def copied(folder: Path) -> list[str]:
+    """Where `files` were copied to, by their last names."""
+    lines = (folder / "copies").read_text().splitlines()
+    return [line.rpartition("/")[2].partition(".")[0] for line in lines]
+
+
+def test_a_spare_that_is_being_made_is_waited_for_and_used(tmp_path: Path) -> None:
+    sending = slow_spare(tmp_path, 1.5)
+    (sending.project / "file").write_text("2")
+    assert content(sending.send()) == content(sending.project)
+    (kept,) = (sending.root / "code").iterdir()
+    wait_for((kept / "spare.tree").exists, "the next spare")
+    # One copy for the first run, and then spares alone.
+    assert copied(tmp_path) == ["code", "spare", "spare"]
+    wait_for(lambda: not list(kept.glob("over-*")), "what was sent to be tidied away")
+
+
+def test_a_spare_that_takes_too_long_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = send._script()
+    assert "PATIENCE=200 " in script
+    monkeypatch.setattr(send, "_script", lambda: script.replace("PATIENCE=200 ", "PATIENCE=10 "))
+    sending = slow_spare(tmp_path, 8)
     begun = time.monotonic()
-    for text in ("1", "2"):
-        (sending.project / "file").write_text(text)
-        # The second one comes while the spare of the first is being made.
-        assert content(sending.send()) == content(sending.project)
+    (sending.project / "file").write_text("2")
+    assert content(sending.send()) == content(sending.project)
+    assert time.monotonic() - begun < 7
+    assert copied(tmp_path)[:3] == ["code", "spare", "code"]
+    (kept,) = (sending.root / "code").iterdir()
+    wait_for((kept / "spare.tree").exists, "the spare")
+
+
+def test_nobody_waits_for_a_spare_who_needs_none(tmp_path: Path) -> None:
+    sending = slow_spare(tmp_path, 8)
+    begun = time.monotonic()
+    sending.count = 0  # the same run once more
+    assert content(sending.send()) == content(sending.project)
+    # All of it is sent anew, as after a prune: a spare of what was there is of no use.
+    sending.count = 1
+    sending.snapshots.prune()
+    (sending.project / "file").write_text("2")
+    assert content(sending.send()) == content(sending.project)
     assert time.monotonic() - begun < 7
     (kept,) = (sending.root / "code").iterdir()
     wait_for((kept / "spare.tree").exists, "the spare")

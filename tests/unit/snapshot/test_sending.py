@@ -1,44 +1,16 @@
-"""What is sent of a change: parts named by their content, and the middle of large files."""
+"""What is sent of a change: parts named by their content, and what is new of large files."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable
-
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-from dstack.snapshot import differ
+from dstack.snapshot.assembly import assembly
+from dstack.snapshot.differ import Copy
 from dstack.snapshot.parts import (
     Change,
-    Delta,
-    assembly,
     gone_folders,
     parse_changes,
     plan_sending,
     with_parents,
 )
-
-TEXT = st.text("ab", max_size=40).map(str.encode)
-
-
-def reader(data: bytes) -> Callable[[int], bytes]:
-    return io.BytesIO(data).read
-
-
-@given(TEXT, TEXT, TEXT, TEXT)
-def test_head_middle_and_tail_make_the_new_one(
-    head: bytes, old: bytes, new: bytes, tail: bytes
-) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(differ, "PIECE", 7)
-        one, other = head + old + tail, head + new + tail
-        begin = differ.common_head(reader(one), reader(other))
-        end = differ.common_tail(reader(one), reader(other), len(one), len(other), begin)
-    assert begin >= len(head)
-    assert begin + end <= min(len(one), len(other))
-    assert one[:begin] + other[begin : len(other) - end] + one[len(one) - end :] == other
 
 
 def change(name: str, blob: str, status: str = "M", mode: str = "100644") -> Change:
@@ -75,17 +47,29 @@ def test_what_is_replaced_goes_first() -> None:
 
 def test_a_large_file_is_put_together() -> None:
     large = change("it's", "aa", mode="100755")
-    delta = Delta(b"bb", head=10, middle=9 << 20, tail=20)
-    sending = plan_sending([large], {b"aa": 30 + (9 << 20)}, {b"it's": delta})
+    mega = 1 << 20
+    size = 10 + 9 * mega + 5 * mega + 7
+    copied = [Copy(0, 0, 10), Copy(mega + 30, 10 + 9 * mega, 5 * mega)]
+    sending = plan_sending([large], {b"aa": size}, {b"it's": copied})
     parts = sending.large[0].parts
     assert [(p.piece.start, p.piece.size) for p in parts if p.piece] == [
-        (10, 8 << 20),
-        (10 + (8 << 20), 1 << 20),
+        (10, 8 * mega),
+        (10 + 8 * mega, mega),
+        (size - 7, 7),
     ]
+    one, two, three = (f"staging/{part.name}/piece" for part in parts)
     script = assembly(sending.large).decode()
-    assert "{ head -c 10 'files/it'\\''s' && cat staging/" in script
-    assert "tail -c 20 'files/it'\\''s'; } >'staging/large/files/it'\\''s'" in script
-    assert script.endswith("chmod 755 'staging/large/files/it'\\''s'\n")
+    assert (
+        f"{{ keep 0 10 && cat {one} {two} && skip 1 20 && keep 5 0 && cat {three}; }}"
+        " <'files/it'\\''s' >'staging/large/files/it'\\''s' || exit 1\n"
+    ) in script
+    assert script.endswith("chmod 755 'staging/large/files/it'\\''s' || exit 1\n")
+
+
+def test_a_large_file_that_shrank_needs_nothing_new() -> None:
+    sending = plan_sending([change("a", "aa")], {b"aa": 1 << 20}, {b"a": [Copy(0, 0, 1 << 20)]})
+    assert sending.large[0].parts == ()
+    assert b"{ keep 1 0; } <'files/a' >'staging/large/files/a'" in assembly(sending.large)
 
 
 def test_folders_that_are_gone() -> None:
