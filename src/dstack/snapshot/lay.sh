@@ -20,7 +20,6 @@ PATIENCE=200   # turns of 0.05 s that a spare may need still, when it is waited 
 LARGEST=250000 # kilobytes; a larger spare would take more disk than it saves time
 
 lock() { # $1 what for; one at a time; false when it is not needed
-    me=$(exec sh -c 'echo "$PPID"') # in a subshell, $$ is another's
     turns=0
     until ln -s "$me $1" lock 2>/dev/null; do
         other=$(readlink lock) || continue
@@ -117,7 +116,11 @@ lay() { # $1 tree, $2 target
     fi
     # Redirected for good, not for one command: else a copy of our output would stay open, and
     # whoever waits for its end would wait for the spare.
-    (exec </dev/null >/dev/null 2>&1 && lock spare && leave_spare && tidy) &
+    (
+        exec </dev/null >/dev/null 2>&1
+        me=$(exec sh -c 'echo "$PPID"') # here $$ is another's
+        lock spare && leave_spare && tidy
+    ) &
 }
 
 leave_spare() { # while nobody waits; with the lock, so that nobody changes what is copied
@@ -146,5 +149,6 @@ umask 077
 umask 022
 cd "$1" || exit 1
 shift
+me=$$
 ! lock "$1" || settle
 "$@"
