@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from dstack.errors import HostError, HostUnreachable
 from dstack.hosts.base import Content, File, ProcessId
@@ -20,11 +16,9 @@ from dstack.hosts.ssh_requests import (
     parse_hello,
     parse_keepers,
     parse_look,
-    printed,
     put_text,
     quote,
     reason,
-    words,
 )
 
 HELLO = {
@@ -38,23 +32,6 @@ HELLO = {
     "uv": b"",
     "env": b"PATH=/bin\nA=1\n2=3\nB=x=y\n",
 }
-
-
-def shell(script: bytes) -> bytes:
-    return subprocess.run(["sh"], input=script, capture_output=True, check=True).stdout
-
-
-@given(
-    st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), max_size=4)
-)
-def test_words_reach_a_shell_as_they_are(texts: list[str]) -> None:
-    said = shell(b"printf '%s\\n--\\n' " + words(texts) + b"\n") if texts else b""
-    assert said == b"".join(text.encode() + b"\n--\n" for text in texts)
-
-
-@given(st.binary(max_size=200))
-def test_any_bytes_can_be_printed(data: bytes) -> None:
-    assert shell(printed(data) + b"\n") == data
 
 
 def test_what_no_command_can_hold_is_refused() -> None:
