@@ -137,6 +137,8 @@ def test_the_command_line_of_ssh() -> None:
     assert argv[-1] == "box"
     assert " ".join(argv[-7:-1]) == "-i /k -l me -p 2222"
     assert "BatchMode=yes" in argv
+    # Whoever falls silent is given up after a quarter of a minute.
+    assert {"ConnectTimeout=20", "ServerAliveInterval=5", "ServerAliveCountMax=3"} < set(argv)
     assert "ControlPath=/s/%C" in argv
     assert "BatchMode=yes" not in ssh_argv(SshOptions("box"), "/s/%C", ask=True)
     forwarding = ssh_argv(
