@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -27,27 +28,12 @@ for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
         signal.signal(number, default)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have the tests of one engine done by one worker, which never waits for the engine's lock.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """Who does which test, with `-n`."""
+    from tests.distribution import ByGroup
 
-    But for those with a Docker daemon of their own (`alone`).
-    """
-    for item in items:
-        engine = engine_of(item)
-        own = engine == "docker" and "alone" in getattr(item, "fixturenames", ())
-        if engine and not own:
-            item.add_marker(pytest.mark.xdist_group(engine))
-
-
-def engine_of(item: pytest.Item) -> str | None:
-    """The container engine that a test shares with others: it is a parameter, or a fixture."""
-    callspec = getattr(item, "callspec", None)
-    given = [str(value).partition(" ")[0] for value in callspec.params.values()] if callspec else []
-    for engine in ("docker", "podman"):
-        if engine in given or engine in getattr(item, "fixturenames", ()):
-            return engine
-    return None
+    return ByGroup(config, log)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -21,6 +21,15 @@ from tests.faults.lanes import Lane
 from tests.support import Dstack, wait_for
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first, so that no worker is at it alone in the end."""
+    here = Path(__file__).parent
+    mine = [item for item in items if here in item.path.parents]
+    others = [item for item in items if here not in item.path.parents]
+    items[:] = others + sorted(mine, key=lambda item: "_rounds_of_" not in item.name)
+
+
 def mount(*args: str | Path) -> None:
     """Mount something. Where that is not allowed, the test cannot be done."""
     done = subprocess.run(["mount", *map(str, args)], capture_output=True, check=False)

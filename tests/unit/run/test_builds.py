@@ -26,7 +26,8 @@ NAMES = [b"a", b"b", b"c.py", b"d\te", b"f\ng", b"\xff"]
 TWO = [b"/".join(names) for names in product(NAMES, repeat=2)]
 THREE = [b"/".join(names) for names in product(NAMES[:2], repeat=3)]
 # Few, so that two trees share some; half of them in the folder itself, as those may be folders.
-PATH = st.sampled_from([*NAMES * 6, *TWO, *THREE])
+PATHS = [*NAMES * 6, *TWO, *THREE]
+PATH = st.sampled_from(PATHS)
 WORDS = [b"100644 blob 1", b"100755 blob 1", b"100644 blob 2"]
 
 
@@ -40,7 +41,7 @@ def as_tree(entries: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     }
 
 
-TREE = st.lists(st.tuples(PATH, st.sampled_from(WORDS)), max_size=6).map(as_tree)
+TREE = st.lists(st.sampled_from(list(product(PATHS, WORDS))), max_size=6).map(as_tree)
 
 
 def plan(**changes: object) -> Plan:
