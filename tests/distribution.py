@@ -15,7 +15,7 @@ _ENGINE = re.compile("docker|podman")
 def group_of(nodeid: str) -> str:
     """The name of the test's group; the test's own where it has none."""
     path, _, test = nodeid.partition("::")
-    engine = _ENGINE.search(test)
+    engine = _ENGINE.search(nodeid)
     own_daemon = "_rounds_of_" in test and "[docker" in test
     if engine and not own_daemon:
         # One that wants the engine for itself would wait for the others, and they for it.

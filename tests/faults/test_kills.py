@@ -18,7 +18,7 @@ from tests.support import git_init, write_files
 
 # 7 batches of 30 rounds: the workers share the batches. So many of a batch's rounds are played at
 # once, as they mostly wait; each lane has a state folder for all its rounds.
-BATCHES, ROUNDS, LANES = 7, 30, 3
+BATCHES, ROUNDS, LANES = 7, 30, 2
 
 
 @pytest.mark.parametrize("batch", range(BATCHES if "DSTACK_SEED" not in os.environ else 1))
