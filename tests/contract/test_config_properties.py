@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dstack.config.task import TASK
+from tests.characters import ANY
 from tests.unit.config.fuzz import attempt, mutated
 
 SCALARS = st.sampled_from(
@@ -32,7 +33,7 @@ def test_generated_files(entries: list[tuple[str, str]]) -> None:
 
 
 @settings(max_examples=250)
-@given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
+@given(st.binary(max_size=200) | st.text(ANY, max_size=200).map(str.encode))
 def test_garbage(source: bytes) -> None:
     attempt(source)
 

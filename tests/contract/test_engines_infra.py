@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.distribution import group_of
 from tests.engines import machine
 from tests.engines.daemon import Daemon
 from tests.engines.engine import Engine
@@ -192,3 +193,19 @@ def _tar(name: str, content: bytes) -> bytes:
         entry.size = len(content)
         archive.addfile(entry, io.BytesIO(content))
     return target.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("test", "group"),
+    [
+        ("tests/e2e/test_containers.py::test_a[docker]", "docker"),
+        ("tests/contract/engine/test_commands.py::test_a[podman over ssh-$(]", "podman"),
+        ("tests/contract/engine/test_podman_store.py::test_a", "podman"),
+        ("tests/faults/test_container_kills.py::test_container_rounds_of_kills[podman]", "podman"),
+        ("tests/faults/test_container_kills.py::test_container_rounds_of_kills[docker]", None),
+        ("tests/contract/hosts/test_files.py::test_a[bare]", "tests/contract/hosts/test_files.py"),
+        ("tests/contract/snapshot/test_send.py::test_a", None),
+    ],
+)
+def test_who_shares_something_shares_a_worker(test: str, group: str | None) -> None:
+    assert group_of(test) == (group or test)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -176,12 +177,13 @@ def test_a_slow_link(hosts: Hosts, ssh: Client) -> None:
     link = hosts["alpha"].link
     process = ticking(ssh)
     link.slow(0.2)
-    assert round_trips(hosts["alpha"], 3) == pytest.approx([0.2, 0.2, 0.2], abs=0.05)
+    # What else the machine does can only add to it.
+    assert min(round_trips(hosts["alpha"], 5)) == pytest.approx(0.2, abs=0.05)
     # The connection goes on, and new ones can be made.
     assert comes(process, 20)
     assert ssh.run("alpha", "echo slow").stdout == "slow\n"
     link.heal()
-    assert max(round_trips(hosts["alpha"], 3)) < 0.05
+    assert min(round_trips(hosts["alpha"], 5)) < 0.05
     assert comes(process, 20)
     finish(process)
 
@@ -195,25 +197,29 @@ def test_a_slow_link_behind_another(hosts: Hosts, ssh: Client) -> None:
 
 
 def test_a_link_that_loses_some(hosts: Hosts, ssh: Client) -> None:
-    hosts["alpha"].link.slow(0.0, loss=0.3, seed=1)
-    command = [
-        "busybox",
-        "ping",
-        "-q",
-        "-c",
-        "100",
-        "-i",
-        "0.01",
-        "-W",
-        "1",
-        hosts["alpha"].link.address.far,
-    ]
-    said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-    lost = float(said.split("% packet loss")[0].split()[-1])
-    assert 30 < lost < 72  # 51 % of all that go there and back
-    # Nothing is lost for who sends again.
-    assert ssh.run("alpha", "head -c 300000 /dev/zero").stdout == "\0" * 300000
-    hosts["alpha"].link.heal()
+    link = hosts["alpha"].link
+    link.slow(0.0, loss=0.3, seed=1)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for _ in range(400):
+            sender.sendto(b"x", (link.address.far, 9))
+            # Who is told that nobody listens there is told so by the next call.
+            sender.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    seen = lost = 0
+
+    def all_seen() -> bool:
+        nonlocal seen, lost
+        passed = link.passed()
+        seen, lost = seen + passed.seen, lost + passed.lost
+        return seen >= 400
+
+    wait_for(all_seen, "the packets to come by")
+    assert 0.2 < lost / seen < 0.4
+    # Nothing is lost for who sends again. As much as above would keep TCP at it for minutes.
+    link.slow(0.0, loss=0.03, seed=1)
+    assert ssh.run("alpha", "head -c 600000 /dev/zero").stdout == "\0" * 600000
+    assert link.passed().lost > 0
+    link.heal()
+    assert_none_lost(hosts["alpha"])
 
 
 def test_connections_that_are_reset(hosts: Hosts, ssh: Client) -> None:
@@ -244,6 +250,12 @@ def test_half_open_connections(hosts: Hosts, ssh: Client) -> None:
     assert idle.wait(10) == 255
     idle.stdin.close()
     finish(process)
+
+
+def assert_none_lost(host: Host) -> None:
+    command = ["busybox", "ping", "-q", "-c", "20", "-i", "0.01", host.link.address.far]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert " 0% packet loss" in said
 
 
 def round_trips(host: Host, count: int) -> list[float]:

@@ -68,12 +68,18 @@ def test_train_there_and_serve_here(far: Dstack) -> None:
     assert " 0 contexts known" not in far.ok("logs", "letters")
 
 
-@pytest.mark.parametrize("name", ["inner", "nogit"])
-def test_behind_a_jump_host_and_without_git(far: Dstack, task: Task, name: str) -> None:
-    folder = task("commands: ['uname -n; cat sub/file']", files={"sub/file": "here\n"})
-    done = far("run", ".", "--backend", name, cwd=folder, env={"UV_OFFLINE": "1"})
+@pytest.mark.parametrize("alias", ["inner", "nogit", "alpha.fish", "alpha.csh", "alpha.noisy"])
+def test_behind_a_jump_host_without_git_and_with_odd_shells(
+    far: Dstack, task: Task, alias: str
+) -> None:
+    (far.home / "config.yml").write_text(
+        f"backends: [{{name: {alias}, type: ssh, host: {alias}}}]\n"
+    )
+    folder = task("commands: ['uname -n; cat sub/file; exit 5']", files={"sub/file": "here\n"})
+    done = far("run", ".", cwd=folder, env={"UV_OFFLINE": "1"})
     # Where there is no uv yet it comes from here, or the message says that it cannot.
-    assert done.stdout == f"{name}\nhere\n", done.stderr
+    assert done.stdout == f"{alias.partition('.')[0]}\nhere\n", done.stderr
+    assert done.returncode == 5
 
 
 def test_the_code_is_exactly_the_folder_and_only_changes_are_sent(
@@ -176,20 +182,27 @@ def test_stop_restart_and_rm(far: Dstack, task: Task, hosts: Hosts) -> None:
 
 def test_a_cut_costs_no_byte_and_is_told(far: Dstack, task: Task, hosts: Hosts) -> None:
     link = hosts.all["alpha"].link
-    folder = task("commands: ['for i in $(seq 1 200); do echo line $i; sleep 0.1; done']")
+    loop = "i=0; until [ -e ~/go ]; do i=$((i + 1)); echo line $i; sleep 0.1; done; exit 3"
+    folder = task(f"commands: ['{loop}']")
     watcher = far.start("run", ".", "-n", "far", "--backend", "alpha", cwd=folder)
     says(far, "far", "line 9\n")
     link.cut()
     unknown = far.wait_status("far", "unknown")
     assert unknown["unknown_since"] is not None
+    assert unknown["exit_code"] is None
+    assert watcher.poll() is None
     # What came before is still shown, and it is said that there may be more.
     shown = far("logs", "far")
     assert "line 9\n" in shown.stdout
     assert "there may be more" in shown.stderr
     link.heal()
+    far.wait_status("far", "running")
+    hosts.all["alpha"].write("/home/me/go", "", user="me")
     out, err = watcher.communicate(timeout=120)
-    assert watcher.returncode == 0, err
-    assert out.decode() == "".join(f"line {n}\n" for n in range(1, 201))
+    assert watcher.returncode == 3, err
+    lines = out.decode().splitlines()
+    assert lines == [f"line {n}" for n in range(1, len(lines) + 1)]
+    assert far.ok("logs", "far") == out.decode()
     assert b"alpha does not answer; reconnecting" in err
     assert b"alpha answers again" in err
 

@@ -21,6 +21,26 @@ from tests.faults.lanes import Lane
 from tests.support import Dstack, wait_for
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first, so that no worker is at it alone in the end.
+
+    First batch next to first batch: cuts mostly wait, and kills do not.
+    """
+    here = Path(__file__).parent
+    mine = [item for item in items if here in item.path.parents]
+    others = [item for item in items if here not in item.path.parents]
+    rounds = [item for item in mine if "_rounds_of_" in item.name]
+    rounds.sort(key=lambda item: (number_of(item), item.path, item.name))
+    items[:] = others + rounds + [item for item in mine if "_rounds_of_" not in item.name]
+
+
+def number_of(item: pytest.Item) -> int:
+    """Of a batch of rounds; 0 for what is a single batch."""
+    number = item.name.rpartition("[")[2].rstrip("]")
+    return int(number) if number.isdigit() else 0
+
+
 def mount(*args: str | Path) -> None:
     """Mount something. Where that is not allowed, the test cannot be done."""
     done = subprocess.run(["mount", *map(str, args)], capture_output=True, check=False)

@@ -19,8 +19,9 @@ from tests.support import Dstack, processes_of, wait_for
 
 # Generous: a busy machine is no bug.
 DEADLINE = 120.0
-# Seconds between two commands that ask: without it they would be most of what a round costs.
-LOOK = 0.25
+# Seconds between two commands that ask, when nothing happens that calls for one: they would be most
+# of what a round costs.
+LOOK = (0.5, 1.0, 2.0)
 
 LINES = """\
 say() {{ echo "$1"; echo "$1" >>{side}/$DSTACK_ATTEMPT.lines; }}
@@ -94,6 +95,10 @@ class Round:
         """Where the first job of the run lies, once it does; `before` are the runs' folders."""
         new = set(dstack.home.glob("runs/*")) - before
         return next(iter(new)) / "1" if new else None
+
+    def ends(self, dstack: Dstack) -> int:
+        """How many attempts have written how they ended, those of earlier rounds included."""
+        return sum(1 for _ in dstack.home.glob("runs/*/*/exit"))
 
     def trouble(self) -> AbstractContextManager[None]:
         """What else happens while the victims are killed."""
@@ -300,7 +305,25 @@ def _settle(dstack: Dstack, plan: Round, cli: subprocess.Popen[bytes]) -> list[d
             return None
         return [runs] if over or (runs and not plan.waits) else None
 
-    (runs,) = wait_for(ended, f"{plan} to end", timeout=DEADLINE, pause=LOOK)
+    def progress() -> tuple[int, bool]:
+        return plan.ends(dstack), cli.poll() is not None
+
+    deadline = time.monotonic() + DEADLINE
+    pauses = iter(LOOK)
+    while True:
+        before = progress()
+        if found := ended():
+            (runs,) = found
+            break
+        assert time.monotonic() < deadline, f"waited {DEADLINE:g} s for {plan} to end"
+        # Somebody has looked now: what is to be done is done without us.
+        pause = next(pauses, LOOK[-1])
+        until = time.monotonic() + pause
+        while time.monotonic() < until:
+            if progress() != before:
+                pauses = iter(LOOK)
+                break
+            time.sleep(0.05)
     assert len(runs) <= plan.most_runs, f"more runs than one: {runs}"
     return runs
 

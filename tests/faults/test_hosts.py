@@ -86,24 +86,6 @@ def test_output_goes_on_after_a_cut(how: str, far: Hosts, dstack: Dstack, projec
     assert "Traceback" not in err.decode()
 
 
-def test_a_host_that_does_not_answer_makes_the_run_unknown(
-    far: Hosts, dstack: Dstack, project: Project
-) -> None:
-    cli = attached(dstack, project(WAITS))
-    far["alpha"].link.drop()
-    run = dstack.wait_status("far", "unknown", timeout=90)
-    assert run["unknown_since"]
-    assert run["exit_code"] is None
-    assert cli.poll() is None
-    far["alpha"].link.heal()
-    dstack.wait_status("far", "running", timeout=90)
-    go(far)
-    out, err = cli.communicate(timeout=120)
-    assert cli.returncode == 3
-    is_whole("begun\n" + out.decode())
-    assert "does not answer; reconnecting" in err.decode()
-
-
 def test_a_stop_that_cannot_be_told_is_remembered(
     far: Hosts, dstack: Dstack, project: Project
 ) -> None:
@@ -222,18 +204,6 @@ def test_a_disk_there_that_fills_up(far: Hosts, dstack: Dstack, project: Project
     assert done.returncode == run["exit_code"]
     assert done.stdout.startswith("begun\n")
     clear(done.stderr)
-
-
-@pytest.mark.parametrize("alias", ["alpha.fish", "alpha.csh", "alpha.noisy", "inner"])
-def test_shells_that_print_and_ways_that_are_long(
-    alias: str, far: Hosts, dstack: Dstack, project: Project
-) -> None:
-    assert far[alias.partition(".")[0]].pid
-    (dstack.home / "config.yml").write_text(backends(alias))
-    text = "type: task\ncommands: ['hostname; cat data; exit 5']\n"
-    done = dstack("run", project({".dstack.yml": text, "data": "x\n"}), "-n", "far")
-    name = alias.partition(".")[0]
-    assert (done.returncode, done.stdout) == (5, f"{name}\nx\n")
 
 
 # ---- sharing it ----

@@ -27,6 +27,17 @@ class Address(NamedTuple):
     far: str
 
 
+class Passed(NamedTuple):
+    """What a slow link saw: packets, how many of them it lost, and how often somebody waited.
+
+    `trips` are one-way, and do not depend on how fast anything is; see relay.py.
+    """
+
+    seen: int
+    lost: int
+    trips: int
+
+
 class Link:
     """A virtual cable between process `near` (0: this machine) and the host of process `far`.
 
@@ -85,6 +96,16 @@ class Link:
         if not self._relay.stdout or self._relay.stdout.readline() != b"ready\n":
             self._end_relay()
             raise RuntimeError("the relay for slow links did not start")
+
+    def passed(self) -> Passed:
+        """What happened on a slow link since it was made, or since this was asked before."""
+        relay = self._relay
+        assert relay
+        assert relay.stdin
+        assert relay.stdout
+        relay.stdin.write(b"?\n")
+        relay.stdin.flush()
+        return Passed(*map(int, relay.stdout.readline().split()))
 
     def reset(self) -> None:
         """Break the host's connections; who is at the other end is told with an RST."""

@@ -2,8 +2,12 @@
 
 `relay.py PID ADDRESS PID ADDRESS DELAY LOSS SEED`: in the network of each process (0: this one)
 the way to the other's address leads through here. DELAY is in seconds for one way, LOSS the part
-that is lost. Prints `ready`. When it ends, by a signal or when its input does, the ways are as
-they were, as its devices are gone.
+that is lost. Prints `ready`, and for each line that it reads `SEEN LOST TRIPS` since the line
+before. When it ends, by a signal or when its input does, the ways are as they were, as its devices
+are gone.
+
+TRIPS says how often somebody waited, whatever time it took: a packet that was sent after another
+had arrived there is one trip further than that. Acknowledgements, for which nobody waits, are none.
 """
 
 from __future__ import annotations
@@ -53,7 +57,9 @@ def pass_on(ends: tuple[int, int], delay: float, loss: float, seed: int) -> None
     """Until the input ends. The delay is one for all packets: they stay in their order."""
     draw = random.Random(seed)
     other = {ends[0]: ends[1], ends[1]: ends[0]}
-    waiting: deque[tuple[float, int, bytes]] = deque()
+    waiting: deque[tuple[float, int, bytes, int]] = deque()
+    seen = lost = 0
+    trips = dict.fromkeys(ends, 0)  # of the packets that have arrived at an end, the furthest
     with selectors.DefaultSelector() as selector:
         for fd in (*ends, 0):
             selector.register(fd, selectors.EVENT_READ)
@@ -61,13 +67,34 @@ def pass_on(ends: tuple[int, int], delay: float, loss: float, seed: int) -> None
             patience = max(0.0, waiting[0][0] - time.monotonic()) if waiting else None
             for key, _ in selector.select(patience):
                 if key.fd == 0:
-                    return
+                    if not os.read(0, 100):
+                        return
+                    print(seen, lost, max(trips.values()), flush=True)
+                    seen = lost = 0
+                    trips = dict.fromkeys(ends, 0)
+                    waiting = deque((*packet[:3], 0) for packet in waiting)
+                    continue
                 packet = read(key.fd)
-                if packet and draw.random() >= loss:
-                    waiting.append((time.monotonic() + delay, other[key.fd], packet))
+                seen += bool(packet)
+                if packet and draw.random() < loss:
+                    lost += 1
+                elif packet:
+                    trip = trips[key.fd] + 1 if is_awaited(packet) else 0
+                    waiting.append((time.monotonic() + delay, other[key.fd], packet, trip))
             while waiting and waiting[0][0] <= time.monotonic():
-                _, fd, packet = waiting.popleft()
+                _, fd, packet, trip = waiting.popleft()
+                trips[fd] = max(trips[fd], trip)
                 write(fd, packet)
+
+
+def is_awaited(packet: bytes) -> bool:
+    """Whether it is more than an acknowledgement: of TCP, what opens a connection or has data."""
+    header = (packet[0] & 0x0F) * 4
+    if packet[0] >> 4 != 4 or packet[9] != 6:
+        return True
+    data = int.from_bytes(packet[2:4], "big") - header - (packet[header + 12] >> 4) * 4
+    opens = packet[header + 13] & 0x02
+    return data > 0 or opens != 0
 
 
 def read(fd: int) -> bytes:

@@ -34,6 +34,28 @@ DEADLINE = 60.0  # seconds; generous, for a loaded machine
 
 FAR = "over ssh"
 SHELLS = {"dash": ("/usr/bin/dash",), "busybox": ("/usr/bin/busybox", "sh"), "bash": ("/bin/bash",)}
+# Where a run can be: the keeper's shell, or the engine; here or over ssh.
+PROCESSES = (*SHELLS, FAR)
+CONTAINERS = ("docker", "podman", f"docker {FAR}", f"podman {FAR}")
+ANY_BENCH = (*PROCESSES, *CONTAINERS)
+
+
+def on_any_bench(names: str, first: Any, *others: Any) -> pytest.MarkDecorator:
+    """Parametrize: `first` on each bench, each of the `others` on one of either kind, in turn.
+
+    For what the shell of the commands decides alone. That is one shell for all processes, and one
+    for all containers of an image; the benches differ in what tells of it, and for that one case is
+    as good as another.
+    """
+    cases = [(bench, first) for bench in ANY_BENCH]
+    for number, case in enumerate(others):
+        cases += [(kind[number % len(kind)], case) for kind in (PROCESSES, CONTAINERS)]
+    split = "," in names
+    return pytest.mark.parametrize(
+        f"any_bench, {names}",
+        [(bench, *case) if split else (bench, case) for bench, case in cases],
+        indirect=["any_bench"],
+    )
 
 
 class OneShell(ProcessEngine):
@@ -217,7 +239,7 @@ def far(home: Home, ssh_bin: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     host.disconnect()
 
 
-@pytest.fixture(params=[*SHELLS, FAR])
+@pytest.fixture(params=PROCESSES)
 def bench(request: pytest.FixtureRequest, home: Home) -> Iterator[Bench]:
     """Every test is done with each shell as the keeper's, and over `ssh`."""
     found = Bench(of_processes(request, home))
@@ -251,7 +273,7 @@ def in_containers(engine: Engine, home: Home, host: Host | None = None, **plan: 
     return Bench(made, client=choice.client, base_env=tuple(env.items()), **plan)
 
 
-@pytest.fixture(params=[*SHELLS, FAR, "docker", "podman", f"docker {FAR}", f"podman {FAR}"])
+@pytest.fixture(params=ANY_BENCH)
 def any_bench(request: pytest.FixtureRequest, home: Home) -> Iterator[Bench]:
     """For what holds wherever a run is: each shell as a process's keeper, each container engine.
 

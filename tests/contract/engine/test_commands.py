@@ -9,7 +9,7 @@ import pytest
 from dstack.config.shapes import EnvVar, Secret, Text, Variable
 from dstack.hosts.local import LocalHost
 
-from .conftest import Bench, wait_for
+from .conftest import Bench, on_any_bench, wait_for
 
 
 def test_cd_and_export_carry_over(any_bench: Bench) -> None:
@@ -43,19 +43,17 @@ def test_item(quick: Bench, item: str, output: str) -> None:
     assert (done.code, done.reason, log) == (0, "completed", output)
 
 
-@pytest.mark.parametrize(
-    ("item", "code"),
-    [
-        ("exit 3", 3),
-        ("false", 1),
-        ("(exit 145)", 145),
-        ("exit 127", 127),
-        ("nonexistent-command-x", 127),
-        ("exec sh -c 'exit 9'", 9),
-        ("set -e; false; echo no", 1),
-        ("set -u; echo $nothing_there", 1),
-        ("trap 'echo bye' EXIT; false", 1),
-    ],
+@on_any_bench(
+    "item, code",
+    ("exit 3", 3),
+    ("false", 1),
+    ("(exit 145)", 145),
+    ("exit 127", 127),
+    ("nonexistent-command-x", 127),
+    ("exec sh -c 'exit 9'", 9),
+    ("set -e; false; echo no", 1),
+    ("set -u; echo $nothing_there", 1),
+    ("trap 'echo bye' EXIT; false", 1),
 )
 def test_the_failing_item_ends_the_run_and_is_named(any_bench: Bench, item: str, code: int) -> None:
     done, log = any_bench.do("echo first", item, "echo never")
@@ -70,7 +68,7 @@ def test_the_failing_item_ends_the_run_and_is_named(any_bench: Bench, item: str,
     assert ("bye" in log) == ("bye" in item)
 
 
-@pytest.mark.parametrize("item", ['echo "open', "echo 'open", "if true; then", "cat <(", "$("])
+@on_any_bench("item", 'echo "open', "echo 'open", "if true; then", "cat <(", "$(")
 def test_a_syntax_error_stays_in_its_item(any_bench: Bench, item: str) -> None:
     done, log = any_bench.do("echo first", item, "echo never")
     assert (done.reason, done.index) == ("command_failed", 2)
@@ -79,7 +77,7 @@ def test_a_syntax_error_stays_in_its_item(any_bench: Bench, item: str) -> None:
     assert "never" not in log
 
 
-@pytest.mark.parametrize("name", ["KILL", "TERM", "SEGV"])
+@on_any_bench("name", "KILL", "TERM", "SEGV")
 def test_death_by_signal(any_bench: Bench, name: str) -> None:
     import signal
 

@@ -12,6 +12,7 @@ from dstack.config.interpolate import quote
 from dstack.config.load import Context, load_task
 from dstack.config.shapes import EnvVar, RegistryAuth, Secret, Task, Text, Variable
 from dstack.errors import FileErrors, UsageError
+from tests.characters import NO_NUL
 
 
 def load(text: str, *args: str, secrets: frozenset[str] | None = None) -> Task:
@@ -162,6 +163,6 @@ def test_a_value_that_needs_unknown_arguments_is_not_judged() -> None:
         load_task(source, "f", Context())
 
 
-@given(st.text(st.characters(codec="utf-8", exclude_characters="\0")))
+@given(st.text(NO_NUL))
 def test_quoting_survives_a_shell(argument: str) -> None:
     assert shlex.split(quote(argument)) == [argument]

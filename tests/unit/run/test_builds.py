@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,17 +22,26 @@ from dstack.run.builds import (
 from dstack.run.model import Plan
 from dstack.run.plan import build_plan
 
-NAME = st.sampled_from([b"a", b"b", b"c.py", b"d\te", b"f\ng", b"\xff"])
-PATH = st.lists(NAME, min_size=1, max_size=3).map(b"/".join)
+NAMES = [b"a", b"b", b"c.py", b"d\te", b"f\ng", b"\xff"]
+TWO = [b"/".join(names) for names in product(NAMES, repeat=2)]
+THREE = [b"/".join(names) for names in product(NAMES[:2], repeat=3)]
+# Few, so that two trees share some; half of them in the folder itself, as those may be folders.
+PATHS = [*NAMES * 6, *TWO, *THREE]
+PATH = st.sampled_from(PATHS)
+WORDS = [b"100644 blob 1", b"100755 blob 1", b"100644 blob 2"]
 
 
-def is_tree(paths: dict[bytes, bytes]) -> bool:
-    """No name is both a file and a folder."""
-    return not any(other.startswith(path + b"/") for path in paths for other in paths)
+def as_tree(entries: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Without those below a file: no name is both a file and a folder."""
+    found = dict(entries)
+    return {
+        path: word
+        for path, word in found.items()
+        if not any(path.startswith(other + b"/") for other in found)
+    }
 
 
-WORD = st.sampled_from([b"100644 blob 1", b"100755 blob 1", b"100644 blob 2"])
-TREE = st.dictionaries(PATH, WORD, max_size=6).filter(is_tree)
+TREE = st.lists(st.sampled_from(list(product(PATHS, WORDS))), max_size=6).map(as_tree)
 
 
 def plan(**changes: object) -> Plan:

@@ -15,7 +15,13 @@ NAME = st.text("abc/\u00e9 '", min_size=1, max_size=300).map(
 )
 
 
-@given(st.lists(st.tuples(NAME, st.binary(max_size=2000), st.booleans()), max_size=8), NAME)
+# Blocks have 512 bytes.
+CONTENT = st.sampled_from([0, 1, 511, 512, 513, 1024, 2000]).map(
+    lambda size: (b"\0\xff\n" * size)[:size]
+) | st.binary(max_size=20)
+
+
+@given(st.lists(st.tuples(NAME, CONTENT, st.booleans()), max_size=8), NAME)
 def test_what_is_written_is_read(files: list[tuple[str, bytes, bool]], target: str) -> None:
     headers = Headers(1_700_000_000)
     data = b""
