@@ -92,7 +92,7 @@ def _follow_far(supervisor: Supervisor, stored: Stored, copy: Callable[[], int])
 
     from ..supervise.link import Link
 
-    link = Link(supervisor, stored.run)
+    link = Link(supervisor, stored.run, copy)
     next_look = 0.0
     try:
         while True:

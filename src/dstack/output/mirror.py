@@ -16,6 +16,7 @@ import fcntl
 import os
 import select
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import HostUnreachable, StoreError
@@ -31,12 +32,22 @@ _QUIET = 0.1  # seconds without a byte after which the end is asked for
 class Mirror:
     """Copies one job's output. Raises StoreError when this machine's disk does not let it."""
 
-    def __init__(self, host: Host, there: Path, here: Path) -> None:
-        """`there` is the job folder on the host, `here` this machine's, which is made."""
+    def __init__(
+        self,
+        host: Host,
+        there: Path,
+        here: Path,
+        came: Callable[[], object] = lambda: None,
+    ) -> None:
+        """`there` is the job folder on the host, `here` this machine's, which is made.
+
+        `came` is called now and then while much is copied at once: what came may be shown then.
+        """
         self._host = host
         self._there = there / "log"
         self._here = here / "log"
         self._whole = here / WHOLE
+        self._came = came
         self._stream: Stream | None = None
         self._idle = False  # nothing has come through the stream yet
         self._at = 0  # where the next byte belongs that comes
@@ -145,6 +156,7 @@ class Mirror:
             waiter.register(self._stream.fileno(), select.POLLIN)
             if waiter.poll(int(_QUIET * 1000)) and (came := self.pump()):
                 taken += came
+                self._came()
                 until = time.monotonic() + _QUIET
         if self._stream is None:
             raise HostUnreachable(f"{self._host.name} does not answer")

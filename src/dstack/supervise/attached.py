@@ -91,7 +91,7 @@ class Watch:
         if self.stored.run.plan.remote is not None:
             from .link import Link
 
-            self._link = Link(self.supervisor, self.stored.run)
+            self._link = Link(self.supervisor, self.stored.run, self._show)
         try:
             self._loop()
             self._fetch()
@@ -147,6 +147,11 @@ class Watch:
             pause = min(pause * 2, _RUNNING)
             self._link.looked(self.stored.run)
 
+    def _show(self) -> None:
+        """There may be gigabytes of it: each part is shown as it comes, and signals are heeded."""
+        self.output.pump()
+        self._heed()
+
     def _unlink(self) -> None:
         for descriptor in self._linked:
             self._poll.unregister(descriptor)
@@ -200,10 +205,14 @@ class Watch:
             # Before anything else may close them.
             self._unlink()
             ended = self._link.turn() or ended
+        return self._heed() or ended
+
+    def _heed(self) -> bool:
+        """Decide about the signals that came; whether there were any."""
+        came = bool(self.signals)
         while self.signals:
             self.on_signal(self.signals.pop(0))
-            ended = True
-        return ended
+        return came
 
     # The loop
 

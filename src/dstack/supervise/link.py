@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,13 +24,15 @@ _AGAIN = 1.0
 class Link:
     """The connection to where one run is, through all of its attempts."""
 
-    def __init__(self, supervisor: Supervisor, run: Run) -> None:
+    def __init__(self, supervisor: Supervisor, run: Run, came: Callable[[], object]) -> None:
+        """`came` is called while much output is copied at once: it may be shown meanwhile."""
         site = supervisor.site_of(run.plan)
         host = site.host()
         assert host is not None  # noqa: S101 - it is another machine
         self._host: Host = host
         self._site = site
         self._supervisor = supervisor
+        self._came = came
         self._engine = site.engine(run.plan.engine)
         self._place: Path | None = None  # the job folder there
         self._mirror: Mirror | None = None
@@ -85,7 +88,8 @@ class Link:
         if self._mirror is not None:
             self._mirror.close()
         self._place = there = self._site.home.job(run.id, number)
-        self._mirror = Mirror(self._host, there, self._supervisor.home.job(run.id, number))
+        here = self._supervisor.home.job(run.id, number)
+        self._mirror = Mirror(self._host, there, here, self._came)
         self._attempt = number
         self._begun = time.monotonic()
 
