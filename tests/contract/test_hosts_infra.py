@@ -32,7 +32,7 @@ def ticking(ssh: Client, *options: str) -> subprocess.Popen[bytes]:
     command = ssh.command(*options, "alpha", script)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout
-    assert process.stdout.readline() == b"tick\n"
+    assert process.stdout.readline() == b"tick\n", process.communicate()[1]
     os.set_blocking(process.stdout.fileno(), False)
     return process
 

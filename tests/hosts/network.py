@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,10 +50,12 @@ class Link:
         self.address = address
         self.near = self.far = 0
         self._relay: subprocess.Popen[bytes] | None = None
+        self._harmed = False  # whether there is something to heal
 
     def connect(self, near: int, far: int) -> None:
         """Lay the cable."""
         self.near, self.far = near, far
+        self._harmed = False
         self._here(
             "ip", "link", "add", self.device, "type", "veth", "peer", INTERFACE, "netns", far
         )
@@ -71,6 +74,7 @@ class Link:
 
     def cut(self, *, here: bool = False) -> None:
         """Interface down: the host's, or the one at this end, when this end knows that it is."""
+        self._harmed = True
         if here:
             self._here("ip", "link", "set", self.device, "down")
         else:
@@ -78,6 +82,7 @@ class Link:
 
     def drop(self) -> None:
         """Lose every packet, both ways. Nobody is told."""
+        self._harmed = True
         self._there("iptables-restore", input=_RULES.format(policy="DROP"))
 
     def slow(self, delay: float, loss: float = 0.0, seed: int = 0) -> None:
@@ -86,6 +91,7 @@ class Link:
         Connections live on. Not every kernel can do it, so a program passes the packets on.
         """
         self._end_relay()
+        self._harmed = True
         script = Path(__file__).with_name("relay.py")
         settings = (self.near, self.address.near, self.far, self.address.far, delay / 2, loss, seed)
         self._relay = subprocess.Popen(
@@ -116,14 +122,29 @@ class Link:
         """The host forgets its connections and nobody tells the other end."""
         self.drop()
         self.reset()
+        # An acknowledgement comes up to 0.2 s late, and would be answered.
+        time.sleep(0.3)
         self._pass()
 
     def heal(self) -> None:
-        """Undo `cut`, `drop` and `slow`."""
+        """Undo `cut`, `drop` and `slow`, and wait until packets go there and back.
+
+        While this end still asks in vain who has the address there, a connection that begins fails.
+        """
+        if not self._harmed:
+            return
         self._end_relay()
         self._pass()
         self._here("ip", "link", "set", self.device, "up")
         self._there("ip", "link", "set", INTERFACE, "up")
+        ping = ("busybox", "ping", "-q", "-c", "1", "-W", "1", self.address.far)
+        machine.wait_until(
+            lambda: (
+                " 0% packet loss" in machine.quietly(*inside(self.near, *ping, only_network=True))
+            ),
+            f"{self.address.far} to be reached",
+        )
+        self._harmed = False
 
     def _pass(self) -> None:
         if "-P INPUT DROP" in self._there("iptables", "-S"):
