@@ -175,7 +175,11 @@ def inputs_of(entries: Entries, read: Iterable[bytes]) -> Inputs:
 
 def all_inputs(entries: Entries) -> Inputs:
     """Every file counts, and so does every name that is new."""
-    folders = {name.rpartition(b"/")[0] for name in entries} | {b""}
+    folders = {b""}
+    for name in entries:
+        # Those, too, that hold nothing but folders: one more in there is new.
+        while (name := name.rpartition(b"/")[0]) not in folders:  # noqa: PLW2901
+            folders.add(name)
     return Inputs(dict(entries), folder_words(entries, folders))
 
 

@@ -166,6 +166,11 @@ def test_where_every_file_counts_any_change_asks_for_a_new_build(
     assert (changed_input(all_inputs(old), new) is None) == (old == new)
 
 
+def test_a_file_in_a_new_folder_beside_others_counts() -> None:
+    old = {b"top/one/file": b"1"}
+    assert changed_input(all_inputs(old), {**old, b"top/two/file": b"1"}) is not None
+
+
 def test_why_names_the_file() -> None:
     tree = {b"a": b"1", b"sub/b": b"1"}
     inputs = inputs_of(tree, [b"a", b"sub", b""])
