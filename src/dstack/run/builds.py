@@ -178,7 +178,7 @@ def all_inputs(entries: Entries) -> Inputs:
     folders = {b""}
     for name in entries:
         # Those, too, that hold nothing but folders: one more in there is new.
-        while (name := name.rpartition(b"/")[0]) not in folders:  # noqa: PLW2901
+        while (name := name.rpartition(b"/")[0]) not in folders:
             folders.add(name)
     return Inputs(dict(entries), folder_words(entries, folders))
 
