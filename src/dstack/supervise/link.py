@@ -41,6 +41,7 @@ class Link:
         self._again = 0.0
         self._keeper: str | None = None
         self._watch: Watch | None = None
+        self._prints = False  # there may be more of its output
         self._ended = False  # we were told so, and nobody has looked since
 
     def descriptors(self) -> list[int]:
@@ -53,11 +54,16 @@ class Link:
     def turn(self) -> bool:
         """Take in what has come; whether the job shall be looked at now."""
         if self._mirror is not None:
+            streamed = self._mirror.descriptor() is not None
             self._mirror.pump()
+            if streamed and self._mirror.descriptor() is None:
+                self._again = time.monotonic() + _AGAIN  # it broke off
         self._notice()
         ended, self._ended = self._ended, False
         if ended:
             self._foresee()
+        else:
+            self._stream()
         return ended
 
     def looked(self, run: Run) -> None:
@@ -67,12 +73,16 @@ class Link:
             if self._mirror is not None and not self._finish():
                 return  # the next one's output comes after that of the one before
             self._open(run, number)
-        if run.unknown_since is not None or time.monotonic() < self._again:
+        ended = run.attempt is not None and run.attempt.exit is not None
+        # What is left of the output of one that has ended is asked for at once.
+        self._prints = not ended and run.unknown_since is None
+        if not self._prints or time.monotonic() < self._again:
             return
         try:
             self._connect(run)
         except HostError:
             self._again = time.monotonic() + _AGAIN
+        self._stream()
 
     def finish(self) -> bool:
         """The run has ended: fetch what is missing of its output; whether nothing is now."""
@@ -94,17 +104,23 @@ class Link:
         self._begun = time.monotonic()
 
     def _connect(self, run: Run) -> None:
-        if run.attempt is not None and run.attempt.exit is not None:
-            return  # it has ended: what is left of its output is asked for at once
         keeper = self._supervisor.keeper(run)
         if keeper is not None and (self._watch is None or keeper != self._keeper):
             self._unwatch()
             self._keeper = keeper
             self._watch = self._host.watch([ProcessId.parse(keeper)])
-        if self._mirror is None:
+
+    def _stream(self) -> None:
+        """Have the output sent, once the run has lasted a while: also between two looks at it."""
+        now = time.monotonic()
+        if self._mirror is None or not self._prints or self._mirror.descriptor() is not None:
             return
-        if time.monotonic() - self._begun >= _SHORT:
+        if now - self._begun < _SHORT or now < self._again:
+            return
+        try:
             self._mirror.stream()
+        except HostError:
+            self._again = now + _AGAIN
 
     def _finish(self) -> bool:
         assert self._mirror is not None  # noqa: S101 - the callers look
