@@ -57,7 +57,11 @@ copy() { # $1 folder's content into $2
 }
 
 settle() { # make `files` the tree that all is there of; going on where one was killed
-    [ -e staging/ready ] || return 0
+    if [ ! -e staging/ready ]; then
+        # One that was killed has left these of a tree that is laid: links to what is in `files`.
+        [ ! -e staging/assembled ] || rm -rf staging/large staging/assembled || exit 1
+        return
+    fi
     if [ -s staging/assemble.sh ] && [ ! -e staging/assembled ]; then
         # shellcheck disable=SC1091 # it came with the parts
         (. ./staging/assemble.sh) || exit 1

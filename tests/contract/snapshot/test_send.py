@@ -217,6 +217,45 @@ def test_a_file_that_cannot_be_put_together_is_not_laid(tmp_path: Path) -> None:
         assert content(sending.send()) == content(sending.project)
 
 
+@pytest.mark.parametrize(
+    "before",
+    [
+        ": >staging/assembled",
+        "rm -f tree\n",
+        "change files link",
+        "mv staging/ready tree",
+        'mv staging "over-$$"',
+    ],
+)
+def test_killed_while_it_is_laid(
+    sending: Sending, before: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dice = random.Random(1)
+    large, other, small = (sending.project / name for name in ("large", "other", "small"))
+
+    def edit(text: str) -> None:
+        small.write_text(text)
+        for path in (large, other):
+            data = path.read_bytes() if path.exists() else dice.randbytes(3_000_000)
+            at = dice.randrange(len(data))
+            path.write_bytes(data[:at] + text.encode() + data[at:])
+
+    edit("first")
+    sending.send()
+    edit("second")
+    script = send._script()
+    assert script.count(before) == 1
+    killed = script.replace(before, f"kill -KILL $$; {before}")
+    monkeypatch.setattr(send, "_script", lambda: killed)
+    with pytest.raises(HostError):
+        sending.send()
+    monkeypatch.setattr(send, "_script", lambda: script)
+    edit("third")
+    other.unlink()
+    assert content(sending.send()) == content(sending.project)
+    assert content(sending.send()) == content(sending.project)
+
+
 def test_what_arrived_is_not_sent_again(sending: Sending) -> None:
     for n in range(10):
         (sending.project / f"part{n}").write_bytes(random.Random(n).randbytes(3_000_000))
