@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -116,9 +117,14 @@ def test_a_run_goes_on_while_nobody_is_here(far: Hosts, dstack: Dstack, project:
     assert _runs(far)
     go(far)
     wait_for(lambda: not _runs(far), "it to end by itself")
+    ended = datetime.now(timezone.utc)
+    time.sleep(8)
     far["alpha"].link.heal()
     run = dstack.wait_status("far", "failed", timeout=90)
     assert (run["reason"], run["exit_code"]) == ("command_failed", 3)
+    # Then, and not when somebody looked again.
+    late = datetime.fromisoformat(run["finished_at"].replace("Z", "+00:00")) - ended
+    assert abs(late.total_seconds()) < 4
     is_whole(dstack.ok("logs", "far"))
 
 

@@ -42,10 +42,22 @@ rank_gpus() { # -> $ranked: $job_gpus in the order in which they are taken, $ran
     ask_nvidia "$job_folder/gpus" "$nvidia_gpus"
     first=$nvidia_pid
     ask_nvidia "$job_folder/gpu_processes" "$nvidia_processes"
-    await_nvidia "$nvidia_pid" || : >"$job_folder/gpu_processes"
-    await_nvidia "$first" && grep -q '^[0-9]' "$job_folder/gpus" || return 0
+    if ! await_nvidia "$nvidia_pid"; then
+        : >"$job_folder/gpu_processes"
+        note_hung "$nvidia_pid"
+    fi
+    if ! await_nvidia "$first"; then
+        note_hung "$first"
+        return 0
+    fi
+    grep -q '^[0-9]' "$job_folder/gpus" || return 0
     ranks=$(for gpu in $job_gpus; do rank_gpu "$gpu"; done | sort -k1,1n -k2,2n -k3,3n)
     ranked=$(echo "$ranks" | while read -r _ _ gpu; do echo "$gpu"; done)
+}
+
+note_hung() { # $1 a process that was killed, and may not end before its driver lets it (find_hung)
+    started "$1"
+    [ -z "$start" ] || echo "$1:$start:${keeper_name##*:}" >>"$job_folder/hung"
 }
 
 rank_gpu() { # $1 its number

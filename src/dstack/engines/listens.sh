@@ -81,7 +81,10 @@ is_own() { # whether the socket $inode of $uid is the job's -> $holder: "NAME PI
     ! ls -l $members 2>/dev/null | grep -qF "socket:[$inode]" || return 0
     if [ "$uid" = 0 ] && is_published; then return 0; fi
     # Into other people's processes only root may look.
-    [ "$uid" = "$own" ] || [ "$own" = 0 ] || return 1
+    if [ "$uid" != "$own" ] && [ "$own" != 0 ]; then
+        has_user
+        return
+    fi
     # One who has cleared its environment, or does not let us read it.
     pid=$(ls -l /proc/[0-9]*/fd 2>/dev/null |
         sed -n -e 's|^/proc/\([0-9]*\)/fd:$|\1|; t keep' -e "/socket:\[$inode\]/{ x; p; q; }; b" \
@@ -94,6 +97,16 @@ is_own() { # whether the socket $inode of $uid is the job's -> $holder: "NAME PI
     descends "$pid" && return
     { read -r holder <"/proc/$pid/comm"; } 2>/dev/null
     holder="$holder $pid"
+    return 1
+}
+
+has_user() { # whether something below $first is $uid's, as what the commands do by `sudo` is
+    blank='[[:space:]]'
+    # shellcheck disable=SC2013 # names of files
+    for status in $(grep -ls "^Uid:$blank*[0-9]*$blank*$uid$blank" /proc/[0-9]*/status); do
+        status=${status#/proc/}
+        descends "${status%/status}" && return
+    done
     return 1
 }
 

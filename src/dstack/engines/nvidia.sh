@@ -18,10 +18,10 @@ ask_nvidia() { # $1 a file for the answer, $2 what is asked -> $nvidia_pid, for 
             >"$1" 2>&1 </dev/null &
         echo "$!"
     )
+    nvidia_tries=0
 }
 
-await_nvidia() { # $1 a process of ask_nvidia; false when it has not ended after ten seconds
-    nvidia_tries=0
+await_nvidia() { # $1 a process of ask_nvidia; false: not even ten seconds after the last one began
     until nvidia_ended "$1"; do
         if [ "$nvidia_tries" -ge 200 ]; then
             kill -KILL "$1" 2>/dev/null

@@ -125,13 +125,14 @@ scan() { # by the mark in the environment, the keeper's session, and the tree be
     processes
     # Orphans come to the keeper where it adopts them; the guard may be one, and is for all jobs.
     find_guard
+    find_hung
     members='' grown=1
     while [ -n "$grown" ]; do
         grown=
         while read -r pid ppid sid state; do
             case $state in Z* | X*) continue ;; esac
             case $pid in "" | "$$" | "$keeper" | "$guard") continue ;; esac
-            case " $members " in *" $pid "*) continue ;; esac
+            case " $members $hung " in *" $pid "*) continue ;; esac
             if [ "$sid" = "$keeper" ] || [ "$ppid" = "$keeper" ]; then
                 :
             else
@@ -145,6 +146,13 @@ scan() { # by the mark in the environment, the keeper's session, and the tree be
 		EOF
     done
 }
+
+find_hung() { # -> $hung: what dstack itself asked, and cannot end (gpus.sh): nobody may wait for it
+    hung=
+    while read -r asked; do
+        ! is_alive "$asked" || hung="$hung ${asked%%:*}"
+    done <"$job_folder/hung"
+} 2>/dev/null
 
 processes() { # -> $table: lines of "pid ppid session state"
     table=

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from ..hosts.base import Host
+from ..hosts.clocks import shift_of
 from .mirror import WHOLE
 from .times import FAR, INDEX, parse_index
 
@@ -48,8 +49,7 @@ def _by_our_clock(said: bytes, before: float, after: float) -> bytes:
     clock, _, rest = said.partition(b"\n")
     last, _, index = rest.partition(b"\n")
     theirs = int(clock) if clock.isdigit() else int(before)
-    # Theirs is in whole seconds. What the way may have taken is no difference of clocks.
-    shift = 0.0 if before - 1 <= theirs <= after else (before + after) / 2 - theirs - 0.5
+    shift = shift_of(theirs, before, after)
     samples = parse_index(index + _milliseconds(last))
     moved = [(max(0, at + int(shift * _SECOND)), offset) for at, offset in samples]
     return b"".join(b"%d %d\n" % sample for sample in moved)

@@ -24,7 +24,9 @@ lock() { # $1 what for; one at a time; false when it is not needed
     until ln -s "$me $1" lock 2>/dev/null; do
         other=$(readlink lock) || continue
         if ! is_at_it "${other%% *}"; then
-            rm -f lock # one that was killed holds it no longer
+            # One that was killed holds it no longer; one that just ended has let go of it, and then
+            # it may be another's by now.
+            [ "$(readlink lock)" != "$other" ] || rm -f lock
         elif [ "${other#* }" = spare ]; then
             # It reads what it copies, as `look` does.
             [ "$1" != look ] || [ -e staging/ready ] || return 1
@@ -57,7 +59,11 @@ copy() { # $1 folder's content into $2
 }
 
 settle() { # make `files` the tree that all is there of; going on where one was killed
-    [ -e staging/ready ] || return 0
+    if [ ! -e staging/ready ]; then
+        # One that was killed has left these of a tree that is laid: links to what is in `files`.
+        [ ! -e staging/assembled ] || rm -rf staging/large staging/assembled || exit 1
+        return
+    fi
     if [ -s staging/assemble.sh ] && [ ! -e staging/assembled ]; then
         # shellcheck disable=SC1091 # it came with the parts
         (. ./staging/assemble.sh) || exit 1

@@ -12,7 +12,14 @@ import pytest
 from dstack.engines import folder
 from dstack.paths import Home
 from dstack.run.model import Exit
-from tests.contract.engine.conftest import SHELLS, Bench, finish, of_processes
+from tests.contract.engine.conftest import (
+    SHELLS,
+    Bench,
+    WithoutCgroups,
+    finish,
+    of_processes,
+    wait_for,
+)
 
 SMI = """#!/bin/sh
 echo "$1" >>{folder}/asked
@@ -161,3 +168,44 @@ def test_an_nvidia_smi_that_hangs_does_not_hold_the_run_up_for_ever(
     # It gets ten seconds each, too long for a test.
     monkeypatch.setattr(folder, "part", lambda name: part(name).replace("-ge 200", "-ge 4"))
     assert given(keeper, 2) == ("0,1 PCI_BUS_ID", "")
+
+
+FREEZER = Path("/sys/fs/cgroup/freezer")
+# As one that waits for its driver: not even SIGKILL ends what is frozen there (freezer-subsystem).
+FROZEN = """#!/bin/sh
+echo $$ >{0}/cgroup.procs && echo FROZEN >{0}/freezer.state
+exec sleep 1000
+"""
+
+
+@pytest.fixture
+def frozen() -> Iterator[Path]:
+    """A control group out of which no process can be ended."""
+    if not os.access(FREEZER, os.W_OK):
+        pytest.skip("freezing takes control groups of version 1")
+    group = FREEZER / f"dstack-test-{os.getpid()}"
+    group.mkdir()
+    yield group
+    (group / "freezer.state").write_text("THAWED")
+    wait_for(lambda: not (group / "cgroup.procs").read_text(), "what was frozen to end")
+    group.rmdir()
+
+
+@pytest.mark.parametrize("shell", ["dash", "busybox"])
+def test_an_nvidia_smi_that_cannot_be_killed_is_nothing_that_the_run_left(
+    home: Home,
+    smi: Say,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    frozen: Path,
+    shell: str,
+) -> None:
+    smi("")
+    (tmp_path / "bin" / "nvidia-smi").write_text(FROZEN.format(frozen))
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    part = folder.part
+    monkeypatch.setattr(folder, "part", lambda name: part(name).replace("-ge 200", "-ge 4"))
+    bench = Bench(WithoutCgroups(home, shell=SHELLS[shell], grace=3))
+    # Without a control group the keeper adopts all orphans, and that process is one.
+    assert given(bench, 2) == ("0,1 PCI_BUS_ID", "")
+    finish(bench)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -133,6 +135,32 @@ def test_another_users_program() -> None:
     with socket.create_server(("127.0.0.1", port)):
         done = subprocess.run(argv, user=4002, capture_output=True, text=True, check=True)
     assert (done.stdout.split(), done.stderr) == (["foreign"], "")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+@pytest.mark.parametrize("shell", [("dash",), ("busybox", "sh")])
+def test_what_the_commands_do_as_another_user(shell: tuple[str, ...]) -> None:
+    # As after `sudo`: the job is one user's, who may not look into the process that listens.
+    port = free_port()
+    serve = shlex.join([sys.executable, "-c", SERVE, "127.0.0.1", str(port)])
+    keeper = subprocess.Popen(["/bin/sh", "-c", f"{serve}; :"], start_new_session=True)
+
+    def ask(folder: str) -> str:
+        about = ["process", f"{port:04X}", "x-1", folder]
+        call = [*shell, "-c", reach.script(), "sh", *about]
+        done = subprocess.run(call, user=4002, capture_output=True, text=True, check=True)
+        assert done.stderr == ""
+        return done.stdout.strip()
+
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        os.symlink(f"{keeper.pid}:1:boot", f"{folder}/pid")
+        try:
+            assert wait_for(lambda: ask(folder), "its app") == "at 127.0.0.1"
+            assert ask("/nowhere") == "foreign"
+        finally:
+            os.killpg(keeper.pid, signal.SIGKILL)
+            keeper.wait()
 
 
 def test_a_container_that_the_commands_start(quick: Bench, docker: Engine) -> None:

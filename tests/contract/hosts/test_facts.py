@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,28 @@ def test_an_nvidia_smi_that_never_answers(tmp_path: Path, shell: tuple[str, ...]
     assert parse_machine(done.out.decode()).cpus
     status = Path("/proc", (tmp_path / "nvidia-smi.pid").read_text().strip(), "status")
     wait_for(lambda: not status.exists() or "zombie" in status.read_text(), "its end")
+
+
+@pytest.mark.parametrize("shell", [("/bin/sh",), ("busybox", "sh")])
+@pytest.mark.parametrize("size", ["nr_inodes=1", "size=4k"])
+def test_where_no_answer_can_be_kept_it_is_said(
+    tmp_path: Path, shell: tuple[str, ...], size: str
+) -> None:
+    """A full disk is not a machine without GPUs: no file can be made there, or none be filled."""
+    (tmp_path / "nvidia-smi").write_text(SMI)
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    full = tmp_path / "full"
+    full.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", full], check=True)
+    try:
+        if size == "size=4k":
+            (full / "other").write_bytes(b"x" * 4096)
+        environ = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TMPDIR": str(full)}
+        argv = [*shell, "-c", facts_script(), "sh", str(tmp_path), "gpus"]
+        done = LocalHost(tmp_path).run(argv, env=environ, timeout=20)
+        assert "gpu nvidia-smi " in done.out.decode()
+    finally:
+        subprocess.run(["umount", full], check=True)
 
 
 def test_limits_of_control_groups_count() -> None:

@@ -12,6 +12,7 @@ from typing import cast
 import pytest
 
 from dstack.hosts.base import Host
+from dstack.hosts.clocks import ask_shift
 from dstack.output.far_times import fetch_times, knows_times
 from dstack.output.times import read_times
 
@@ -47,6 +48,12 @@ def test_times_are_of_our_clock(tmp_path: Path, ahead: int) -> None:
     assert (four, end) == (4, 14)
     assert abs(first / 1000 - (now - 30)) < 2
     assert abs(last / 1000 - (now - 10)) < 2
+
+
+@pytest.mark.parametrize("ahead", [0, 1000, -1000])
+def test_what_is_added_to_its_times(tmp_path: Path, ahead: int) -> None:
+    shift = ask_shift(cast(Host, Elsewhere(tmp_path / "bin", ahead)))
+    assert abs(shift + ahead) < 2
 
 
 def test_where_nothing_is_known_there(tmp_path: Path) -> None:

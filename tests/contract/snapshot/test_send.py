@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -217,6 +218,45 @@ def test_a_file_that_cannot_be_put_together_is_not_laid(tmp_path: Path) -> None:
         assert content(sending.send()) == content(sending.project)
 
 
+@pytest.mark.parametrize(
+    "before",
+    [
+        ": >staging/assembled",
+        "rm -f tree\n",
+        "change files link",
+        "mv staging/ready tree",
+        'mv staging "over-$$"',
+    ],
+)
+def test_killed_while_it_is_laid(
+    sending: Sending, before: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dice = random.Random(1)
+    large, other, small = (sending.project / name for name in ("large", "other", "small"))
+
+    def edit(text: str) -> None:
+        small.write_text(text)
+        for path in (large, other):
+            data = path.read_bytes() if path.exists() else dice.randbytes(3_000_000)
+            at = dice.randrange(len(data))
+            path.write_bytes(data[:at] + text.encode() + data[at:])
+
+    edit("first")
+    sending.send()
+    edit("second")
+    script = send._script()
+    assert script.count(before) == 1
+    killed = script.replace(before, f"kill -KILL $$; {before}")
+    monkeypatch.setattr(send, "_script", lambda: killed)
+    with pytest.raises(HostError):
+        sending.send()
+    monkeypatch.setattr(send, "_script", lambda: script)
+    edit("third")
+    other.unlink()
+    assert content(sending.send()) == content(sending.project)
+    assert content(sending.send()) == content(sending.project)
+
+
 def test_what_arrived_is_not_sent_again(sending: Sending) -> None:
     for n in range(10):
         (sending.project / f"part{n}").write_bytes(random.Random(n).randbytes(3_000_000))
@@ -247,6 +287,36 @@ def test_a_store_that_was_pruned_sends_all(sending: Sending) -> None:
     (sending.project / "a").unlink()
     (sending.project / "b").write_text("2")
     assert content(sending.send()) == content(sending.project)
+
+
+@pytest.mark.parametrize("shell", [("sh",), ("busybox", "sh")])
+def test_a_lock_that_another_took_meanwhile_is_not_taken_away(
+    tmp_path: Path, shell: tuple[str, ...]
+) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    (tmp_path / "lock").symlink_to(f"{ended.pid} lay")
+    # Who waits has read that one's name when it lets go, ends, and the next one takes the lock.
+    looks = "other=$(readlink lock) || continue"
+    script = send._script().replace(looks, f"{looks}; [ ! -L next ] || mv -f next lock")
+    assert script != send._script()
+    holder = subprocess.Popen(["sleep", "100"], cwd=tmp_path)
+    (tmp_path / "next").symlink_to(f"{holder.pid} lay")
+    waits = subprocess.Popen([*shell, "-c", script, "sh", str(tmp_path), "look", ""])
+    try:
+        wait_for(lambda: not (tmp_path / "next").is_symlink(), "it to be taken")
+        with pytest.raises(subprocess.TimeoutExpired):
+            waits.wait(0.5)
+        assert os.readlink(tmp_path / "lock") == f"{holder.pid} lay"
+        # That one is killed, and holds it no longer.
+        holder.kill()
+        holder.wait()
+        assert waits.wait(10) == 0
+    finally:
+        holder.kill()
+        holder.wait()
+        waits.kill()
+        waits.wait()
 
 
 def slow_spare(folder: Path, seconds: float) -> Sending:
