@@ -61,13 +61,13 @@ def loopback() -> Iterator[Path]:
     wrapper.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F "{folder}/config" "$@"\n')
     wrapper.chmod(0o755)
     environ = {key: value for key, value in os.environ.items() if not key.startswith("DSTACK_")}
-    command = ["/usr/sbin/sshd", "-f", f"{folder}/sshd_config", "-E", f"{folder}/log"]
-    subprocess.run(command, check=True, env=environ)
-    written = folder / "pid"
+    command = ["/usr/sbin/sshd", "-D", "-f", f"{folder}/sshd_config", "-E", f"{folder}/log"]
+    # It ends with us, also when we are killed.
+    sshd = subprocess.Popen(["setpriv", "--pdeathsig", "TERM", *command], env=environ)
     try:
-        machine.wait_until(written.exists, "sshd to listen", 20)
+        machine.wait_until((folder / "pid").exists, "sshd to listen", 20)
         yield wrapper.parent
     finally:
-        if written.exists():
-            machine.end(int(written.read_text()))
+        sshd.terminate()
+        sshd.wait()
         shutil.rmtree(folder)
