@@ -107,11 +107,23 @@ members() { # -> $members: pids, without the keeper, this shell and the guard
     elif [ "$1" = quick ] && [ "$keeper" = $$ ] && [ -n "${DSTACK_SUBREAPER-}" ] &&
         [ -r "/proc/$$/task/$$/children" ]; then
         # Orphans come to the keeper: without children there is nothing left.
-        children=
-        read -r children <"/proc/$$/task/$$/children"
-        [ -n "$children" ] || return 0
+        await_children || return 0
     fi
     scan
+}
+
+await_children() { # false when none of the keeper's lives; the timer, when told to, ends in a moment
+    turns=0
+    while [ "$turns" -lt 40 ]; do
+        turns=$((turns + 1)) children='' living=''
+        read -r children <"/proc/$$/task/$$/children"
+        for child in $children; do
+            { read -r stat <"/proc/$child/stat"; } 2>/dev/null || continue
+            # Those of the shell that this one was before are nobody's to wait for.
+            case ${stat##*) } in [ZX]" "*) ;; *) living=yes ;; esac
+        done
+        [ -n "$living" ] || return 1
+    done
 }
 
 scan() { # by the mark in the environment, the keeper's session, and the tree below both
@@ -126,12 +138,15 @@ scan() { # by the mark in the environment, the keeper's session, and the tree be
     # Orphans come to the keeper where it adopts them; the guard may be one, and is for all jobs.
     find_guard
     find_hung
+    # Who waits for the keeper on another machine (channel.sh) has its environment, and ends with it.
+    parent=
+    [ "$keeper" != $$ ] || parent=$PPID
     members='' grown=1
     while [ -n "$grown" ]; do
         grown=
         while read -r pid ppid sid state; do
             case $state in Z* | X*) continue ;; esac
-            case $pid in "" | "$$" | "$keeper" | "$guard") continue ;; esac
+            case $pid in "" | "$$" | "$keeper" | "$guard" | "$parent") continue ;; esac
             case " $members $hung " in *" $pid "*) continue ;; esac
             if [ "$sid" = "$keeper" ] || [ "$ppid" = "$keeper" ]; then
                 :

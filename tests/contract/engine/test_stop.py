@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from dstack.hosts.local import LocalHost
+from dstack.hosts.base import ProcessId
 from dstack.paths import Home
 from dstack.run.observation import Exited
 
@@ -155,25 +155,22 @@ def test_the_timer_goes_with_the_job(bench: Bench) -> None:
     assert done.reason == "completed"
 
 
-def test_watch_tells_of_the_end(quick: Bench) -> None:
-    import select
-
-    from dstack.hosts.base import ProcessId
-
-    directory = quick.start("until [ -e go ]; do sleep 0.02; done")
-    quick.running(directory)
-    host = quick.engine.host
-    assert isinstance(host, LocalHost)
+def test_watch_tells_of_the_end(bench: Bench) -> None:
+    directory = bench.start("until [ -e go ]; do sleep 0.02; done", max_duration=100_000)
+    bench.running(directory)
+    host = bench.engine.host
     keeper = ProcessId.parse(os.readlink(directory / "pid"))
     watch = host.watch([keeper])
     assert not watch.ended()
     (directory.parent / "code" / "go").touch()
-    assert select.select([watch.fileno()], [], [], 60)[0]
-    assert watch.ended() == {keeper}
+    while not (ended := watch.ended()):
+        assert select.select([watch.fileno()], [], [], 60)[0]
+    assert ended == {keeper}
     watch.close()
-    assert isinstance(quick.poll(directory), Exited)
+    # Not before: whoever is told looks, and finds how it ended. What waits for the keeper on
+    # another machine bears the job's mark, and is none of what the job left.
+    assert isinstance(bench.poll(directory), Exited)
     assert not host.signal(keeper, signal.SIGTERM)
-    assert sys.platform == "linux"
 
 
 def test_the_keeper_says_nothing_of_a_killed_job_in_its_output(any_bench: Bench) -> None:
