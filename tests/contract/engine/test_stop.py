@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dstack.engines import render
 from dstack.hosts.base import ProcessId
 from dstack.paths import Home
 from dstack.run.observation import Exited
@@ -155,7 +156,11 @@ def test_the_timer_goes_with_the_job(bench: Bench) -> None:
     assert done.reason == "completed"
 
 
-def test_watch_tells_of_the_end(bench: Bench) -> None:
+@pytest.mark.parametrize("cgroups", [render.CGROUPS, "/none"])
+def test_watch_tells_of_the_end(
+    bench: Bench, cgroups: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(render, "CGROUPS", cgroups)
     directory = bench.start("until [ -e go ]; do sleep 0.02; done", max_duration=100_000)
     bench.running(directory)
     host = bench.engine.host
