@@ -16,7 +16,7 @@ from ..run.observation import unknown_of
 from .step import Supervisor
 
 # Seconds that a run must last before its output gets a connection of its own.
-_SHORT = 0.25
+_SHORT = 0.1
 # Seconds before the next try after a connection broke.
 _AGAIN = 1.0
 
