@@ -37,20 +37,3 @@ def test_a_copy_goes_on_at_its_byte(place: Place, tmp_path: Path) -> None:
     mirror.finish()
     assert (here / "log").read_bytes() == b"one\ntwo\n"
     mirror.close()
-
-
-def test_two_that_copy_at_once_double_nothing(place: Place, tmp_path: Path) -> None:
-    there, here = place.folder(), tmp_path / "run" / "1"
-    data = os.urandom(5_000_000)
-    place.write(there / "log", data)
-    mirrors = [Mirror(place.host, there, here) for _ in range(2)]
-    for mirror in mirrors:
-        mirror.stream()
-    while (here / "log").stat().st_size < SIZE // 8:
-        for mirror in mirrors:
-            mirror.pump()
-    for mirror in mirrors:
-        mirror.finish()
-    assert (here / "log").read_bytes() == data
-    for mirror in mirrors:
-        mirror.close()
