@@ -50,6 +50,7 @@ class Mirror:
         self._came = came
         self._stream: Stream | None = None
         self._idle = False  # nothing has come through the stream yet
+        self._limit = _ASKED  # bytes that are asked for at once
         self._at = 0  # where the next byte belongs that comes
         self._file: int | None = None
         try:
@@ -97,14 +98,22 @@ class Mirror:
         """`ask` comes soon: the host may begin to answer. Raises HostError."""
         self._drop_idle()
         if self._stream is None and not self.whole:
-            self._host.foresee_read(self._there, self._size(), _ASKED)
+            self.forget()
+            self._host.foresee_read(self._there, self._size(), self._limit)
+
+    def forget(self) -> None:
+        """The job goes on: what was foreseen will not be all of it.
+
+        An answer is found again by its question, so the next one asks for another number of bytes.
+        """
+        self._limit = _ASKED + (self._limit + 1) % _ASKED
 
     def ask(self) -> int:
         """Ask for what there is beyond what has come; the bytes. Raises HostError."""
         if self._stream is not None or self.whole:
             return 0
         self._at = self._size()
-        return self._append(self._host.read_from(self._there, self._at, _ASKED) or b"")
+        return self._append(self._host.read_from(self._there, self._at, self._limit) or b"")
 
     def catch_up(self) -> None:
         """Copy all that there is now. Raises HostError."""

@@ -76,6 +76,8 @@ class Link:
         ended = run.attempt is not None and run.attempt.exit is not None
         # What is left of the output of one that has ended is asked for at once.
         self._prints = not ended and run.unknown_since is None
+        if self._prints and self._mirror is not None:
+            self._mirror.forget()
         if not self._prints or time.monotonic() < self._again:
             return
         try:
@@ -135,8 +137,11 @@ class Link:
         if self._mirror is None or self._place is None or self._site.away() is not None:
             return
         with suppress(HostError):
+            # A connection that broke tells nothing of the job: it may still print.
+            sure = self._host.ready()
             self._engine.foresee(self._place)
-            self._mirror.foresee()
+            if sure:
+                self._mirror.foresee()
 
     def _notice(self) -> None:
         if self._watch is not None and self._watch.ended():
