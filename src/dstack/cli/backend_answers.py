@@ -107,11 +107,9 @@ def _ask_site(backend: Backend, sites: Sites, home: Home) -> Answer:
 
 def _names(home: Home, jobs: dict[int, str]) -> dict[int, str]:
     """The runs of jobs (RUN-ATTEMPT), by the names that they have here."""
-    names: dict[int, str] = {}
-    for gpu, job in jobs.items():
-        run_id = job.rpartition("-")[0]
-        names[gpu] = _known(home).get(run_id, run_id)
-    return names
+    known = _known(home) if jobs else {}
+    ids = {gpu: job.rpartition("-")[0] for gpu, job in jobs.items()}
+    return {gpu: known.get(run_id, run_id) for gpu, run_id in ids.items()}
 
 
 def _known(home: Home) -> dict[str, str]:

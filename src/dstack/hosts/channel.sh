@@ -300,13 +300,11 @@ beat() {
 # watch PID STARTED: say `ended PID` when it does. There is no other answer.
 watch() {
     (
-        if is_same "$1" "$2"; then
-            if [ -p "$d_ended/$1" ]; then
-                read -r d_line <"$d_ended/$1"
-            else
-                while is_same "$1" "$2"; do sleep 1; done
-            fi
+        if is_same "$1" "$2" && [ -p "$d_ended/$1" ]; then
+            read -r d_line <"$d_ended/$1"
         fi
+        # Who keeps the FIFO open may itself have been killed.
+        while is_same "$1" "$2"; do sleep 1; done
         mark ended "$1"
     ) 2>/dev/null &
     d_watchers="$d_watchers $!"

@@ -37,3 +37,17 @@ def test_a_copy_goes_on_at_its_byte(place: Place, tmp_path: Path) -> None:
     mirror.finish()
     assert (here / "log").read_bytes() == b"one\ntwo\n"
     mirror.close()
+
+
+def test_what_was_fetched_ahead_is_not_taken_for_all(place: Place, tmp_path: Path) -> None:
+    # As when a connection broke, the end was assumed, and the job goes on and ends later.
+    there, here = place.folder(), tmp_path / "run" / "1"
+    place.write(there / "log", b"one\n")
+    mirror = Mirror(place.host, there, here)
+    mirror.foresee()
+    place.host.list_folder(there)  # answered after what was asked ahead
+    place.write(there / "log", b"one\ntwo\n")
+    mirror.forget()
+    mirror.finish()
+    assert (here / "log").read_bytes() == b"one\ntwo\n"
+    mirror.close()
