@@ -113,7 +113,7 @@ members() { # -> $members: pids, without the keeper, this shell and the guard
 }
 
 await_children() { # false when none of the keeper's lives; the timer, when told to, ends in a moment
-    turns=0
+    turns=0 before=none
     while [ "$turns" -lt 40 ]; do
         turns=$((turns + 1)) children='' living=''
         read -r children <"/proc/$$/task/$$/children"
@@ -122,7 +122,11 @@ await_children() { # false when none of the keeper's lives; the timer, when told
             # Those of the shell that this one was before are nobody's to wait for.
             case ${stat##*) } in [ZX]" "*) ;; *) living=yes ;; esac
         done
-        [ -n "$living" ] || return 1
+        # One that ended since the list was read has left its own children to us: what holds is a
+        # list that is the same one after all in it were seen to have ended.
+        if [ -z "$living" ] && [ "$children" = "$before" ]; then return 1; fi
+        before=$children
+        [ -z "$living" ] || before=none
     done
 }
 
