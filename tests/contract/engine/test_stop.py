@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from dstack.engines import render
+from dstack.engines import process, render
 from dstack.hosts.base import ProcessId
 from dstack.paths import Home
 from dstack.run.observation import Exited
@@ -185,3 +187,30 @@ def test_the_keeper_says_nothing_of_a_killed_job_in_its_output(any_bench: Bench)
     os.kill(shell, signal.SIGKILL)
     assert any_bench.ended(directory).signal == signal.SIGKILL
     assert any_bench.log(directory) == "here\n"
+
+
+# The list of children is read while the parent lives, and what that has become only when it has
+# left another one behind: `read` waits in between.
+_LATE = """
+. "$1"
+(sleep 0.2; sleep 1000 >/dev/null 2>&1 & echo $! >"$2") &
+slow=yes
+read() { command read "$@"; [ -z "$slow" ] || { slow=; sleep 0.6; }; }
+await_children && echo "one lives" || echo "none lives"
+"""
+
+
+@pytest.mark.parametrize("shell", ["dash", "busybox"])
+def test_what_is_left_to_the_keeper_while_it_looks(shell: str, tmp_path: Path) -> None:
+    script = Path(process.__file__).with_name("process.sh")
+    argv = [*SHELLS[shell], "-c", _LATE, "sh", script, tmp_path / "left"]
+    done = subprocess.run(
+        argv, preexec_fn=adopt_orphans, capture_output=True, text=True, check=True
+    )
+    os.kill(int((tmp_path / "left").read_text()), signal.SIGKILL)
+    assert done.stdout == "one lives\n", done.stderr
+
+
+def adopt_orphans() -> None:
+    """As a keeper does: PR_SET_CHILD_SUBREAPER of prctl(2)."""
+    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
