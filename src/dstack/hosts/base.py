@@ -65,6 +65,13 @@ class Stream(Protocol):
         """What has come, without waiting; None: nothing now; empty: it has ended (or broke off)."""
         ...
 
+    def move(self, fd: int, at: int, limit: int = 1 << 20) -> int | None:
+        """Write what has come to a file at byte `at`; how many bytes, else as `read`.
+
+        An OSError of that file is raised as it is.
+        """
+        ...
+
     def close(self) -> None:
         """End it, here and there."""
         ...

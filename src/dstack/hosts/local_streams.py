@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..errors import HostError
 from .base import ProcessId
+from .pipes import move
 
 _CHUNK = 1 << 20
 
@@ -93,6 +94,10 @@ class LocalStream:
             return os.read(self._fd, limit)
         except BlockingIOError:
             return None
+
+    def move(self, fd: int, at: int, limit: int = _CHUNK) -> int | None:
+        """See Stream."""
+        return move(self._fd, fd, at, limit)
 
     def close(self) -> None:
         """See Stream."""

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from ..errors import HostError, HostUnreachable
 from .base import ProcessId
 from .channel import BEAT, REMOTE, Channel, end_ssh, start_ssh
+from .pipes import move, write_at
 from .ssh_errors import ssh_error
 from .ssh_master import Master
 from .ssh_requests import quote, reason, say_if_full, unpack_text
@@ -133,6 +134,18 @@ class FollowStream:
             self._head = None
             if rest:
                 return rest
+
+    def move(self, fd: int, at: int, limit: int = _CHUNK) -> int | None:
+        """See Stream."""
+        if self._head is not None:
+            data = self.read(limit)
+            if data:
+                write_at(fd, data, at)
+            return None if data is None else len(data)
+        moved = move(self._fd, fd, at, limit)
+        if moved is None:
+            _read_into(self._err, bytearray())  # as above
+        return moved
 
     def close(self) -> None:
         """See Stream."""

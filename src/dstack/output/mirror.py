@@ -16,11 +16,13 @@ import fcntl
 import os
 import select
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import HostUnreachable, StoreError
 from ..hosts.base import Host, Stream
+from ..hosts.pipes import write_at
 
 WHOLE = "whole"
 
@@ -82,14 +84,14 @@ class Mirror:
         """Take in what has come, without waiting; the bytes."""
         taken = 0
         while self._stream is not None:
-            data = self._stream.read()
-            if data is None:
+            came = self._take()
+            if came is None:
                 break
-            if not data:
+            if not came:
                 self._drop()  # it broke off; the next one goes on
                 break
             self._idle = False
-            taken += self._append(data)
+            taken += came
             if taken > _ASKED:
                 break
         return taken
@@ -174,24 +176,40 @@ class Mirror:
     def _size(self) -> int:
         return os.fstat(self._open()).st_size
 
+    def _take(self) -> int | None:
+        """Move on what came through the stream; the bytes, None: nothing now, 0: it has ended."""
+        assert self._stream is not None  # noqa: S101 - the caller looks
+        with self._alone() as (file, size):
+            if size == self._at:
+                came = self._stream.move(file, size)
+                self._at += came or 0
+                return came
+        # Others have written some of it.
+        data = self._stream.read()
+        return data if data is None else self._append(data)
+
     def _append(self, data: bytes) -> int:
         """Write what nobody else has written yet; the bytes that came."""
+        with self._alone() as (file, size):
+            write_at(file, data[size - self._at :], size)
+        self._at += len(data)
+        return len(data)
+
+    @contextmanager
+    def _alone(self) -> Iterator[tuple[int, int]]:
+        """The copy, which nobody else writes to meanwhile, and its size. Raises StoreError."""
         file = self._open()
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
-            rest = memoryview(data)[os.fstat(file).st_size - self._at :]
-            while rest:
-                rest = rest[os.write(file, rest) :]
+            yield file, os.fstat(file).st_size
         except OSError as error:
             raise self._unusable(error) from None
         finally:
             fcntl.flock(file, fcntl.LOCK_UN)
-        self._at += len(data)
-        return len(data)
 
     def _open(self) -> int:
         if self._file is None:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+            flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
             try:
                 self._file = os.open(self._here, flags, 0o600)
             except OSError as error:

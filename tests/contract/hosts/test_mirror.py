@@ -45,9 +45,27 @@ def test_what_was_fetched_ahead_is_not_taken_for_all(place: Place, tmp_path: Pat
     place.write(there / "log", b"one\n")
     mirror = Mirror(place.host, there, here)
     mirror.foresee()
-    place.host.list_folder(there)  # answered after what was asked ahead
+    place.host.foresee_survey([there], [])
+    place.host.survey([there], [])  # answered after what was asked ahead, which it does not void
     place.write(there / "log", b"one\ntwo\n")
     mirror.forget()
     mirror.finish()
     assert (here / "log").read_bytes() == b"one\ntwo\n"
     mirror.close()
+
+
+def test_two_that_copy_at_once_double_nothing(place: Place, tmp_path: Path) -> None:
+    there, here = place.folder(), tmp_path / "run" / "1"
+    data = os.urandom(5_000_000)
+    place.write(there / "log", data)
+    mirrors = [Mirror(place.host, there, here) for _ in range(2)]
+    for mirror in mirrors:
+        mirror.stream()
+    while (here / "log").stat().st_size < SIZE // 8:
+        for mirror in mirrors:
+            mirror.pump()
+    for mirror in mirrors:
+        mirror.finish()
+    assert (here / "log").read_bytes() == data
+    for mirror in mirrors:
+        mirror.close()
