@@ -20,6 +20,7 @@ from .ssh_requests import (
     parse_alive,
     parse_keepers,
     parse_look,
+    parse_read,
     printed,
     put_text,
     query_text,
@@ -149,9 +150,7 @@ class SshHost(SshConnection):
         """See Host."""
         text = read_text(os.fspath(path), offset, limit)
         answer = self._ask(text, timeout=ANSWER + limit / 100_000)
-        if any(frame.tag == "none" for frame in answer.frames):
-            return None
-        return answer.data("data")
+        return parse_read(answer.frames, offset, limit)
 
     def follow(self, path: Path, offset: int) -> FollowStream:
         """See Host."""

@@ -156,10 +156,15 @@ def survey_text(names: Sequence[str], links: Sequence[str]) -> bytes:
 
 
 def read_text(name: str, offset: int, limit: int) -> bytes:
-    """A part of a file."""
+    """A part of a file, and how large that was before."""
     path = quote(name)
     tail = b"tail -c +%d %s | head -c %d" % (offset + 1, path, limit)
-    return b"if [ -e %s ]; then mark data; %s; else mark none; fi; finish 0" % (path, tail)
+    size = b"stat -L -c %%s %s" % path
+    return b"if [ -e %s ]; then mark size; %s; mark data; %s; else mark none; fi; finish 0" % (
+        path,
+        size,
+        tail,
+    )
 
 
 def parse_hello(frames: Sequence[Frame]) -> Hello:
@@ -229,6 +234,20 @@ def parse_look(frames: Sequence[Frame], paths: Sequence[str]) -> list[Content | 
         else:
             found.append(Content(part.data, at))
     return found
+
+
+def parse_read(frames: Sequence[Frame], offset: int, limit: int) -> bytes | None:
+    """What `read_text` asked for; None: there is no such file.
+
+    Raises HostError when something is missing: what reads there may have been killed.
+    """
+    said = {frame.tag: frame.data for frame in frames}
+    if "none" in said:
+        return None
+    data, size = said.get("data", b""), said.get("size", b"").strip()
+    if len(data) < min(limit, int(size or 0) - offset):
+        raise HostError("the host did not send all that it was asked for")
+    return data
 
 
 def _times(data: bytes, paths: Sequence[str]) -> dict[bytes, float]:

@@ -203,7 +203,7 @@ await_children && echo "one lives" || echo "none lives"
 @pytest.mark.parametrize("shell", ["dash", "busybox"])
 def test_what_is_left_to_the_keeper_while_it_looks(shell: str, tmp_path: Path) -> None:
     script = Path(process.__file__).with_name("process.sh")
-    argv = [*SHELLS[shell], "-c", _LATE, "sh", script, tmp_path / "left"]
+    argv = [*SHELLS[shell], "-c", _LATE, "sh", str(script), str(tmp_path / "left")]
     done = subprocess.run(
         argv, preexec_fn=adopt_orphans, capture_output=True, text=True, check=True
     )

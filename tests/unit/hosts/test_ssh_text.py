@@ -17,6 +17,7 @@ from dstack.hosts.ssh_requests import (
     parse_hello,
     parse_keepers,
     parse_look,
+    parse_read,
     put_text,
     quote,
     reason,
@@ -101,6 +102,21 @@ def test_what_was_looked_at() -> None:
         parse_look([Frame("file"), Frame("error cannot be read"), Frame("missing")], paths)
     with pytest.raises(HostError, match="does not fit"):
         parse_look([Frame("file")], paths)
+
+
+def test_what_was_read() -> None:
+    def read(size: bytes, data: bytes, limit: int = 100) -> bytes | None:
+        return parse_read([Frame("size", size), Frame("data", data)], 10, limit)
+
+    assert parse_read([Frame("none")], 10, 100) is None
+    assert read(b"13\n", b"abc") == b"abc"
+    assert read(b"13\n", b"abcd") == b"abcd"  # it grew meanwhile
+    assert read(b"13\n", b"ab", limit=2) == b"ab"
+    assert read(b"7\n", b"") == b""  # it was made shorter by the job
+    assert read(b"", b"ab") == b"ab"
+    # What reads there may have been killed.
+    with pytest.raises(HostError, match="did not send all"):
+        read(b"13\n", b"ab")
 
 
 STATS = (
