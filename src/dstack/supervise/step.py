@@ -10,19 +10,15 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-import msgspec
-
 from ..engines.base import Engine, Reach, StopReason
 from ..errors import (
     CannotStart,
     DstackError,
-    HostError,
     HostRefused,
     HostUnreachable,
     NoCapacity,
     StoreError,
 )
-from ..hosts.clocks import ask_shift
 from ..paths import Home
 from ..run.events import Ended, Event, Started, StartFailed, StopRequested
 from ..run.model import Exit, Plan, Reason, Run
@@ -49,8 +45,6 @@ from .sites import Site, Sites
 _CLAIM = 3.0
 # Seconds before an order to stop is given again to a job that has not ended.
 _REPEAT = 5.0
-# Seconds after a job's end in which it is noticed where somebody watches.
-_NOTICED = 5.0
 # Seconds before a start is tried again whose host does not answer.
 _AGAIN = 1.0
 
@@ -144,35 +138,14 @@ class Supervisor:
             self._seen.pop((run.id, attempt), None) or self._poll(run.plan, [directory])[directory]
         )
         if run.plan.remote is not None:
-            seen = self._by_our_clock(run, seen)
+            from .clocks import in_our_time
+
+            seen = in_our_time(seen, run, self.site_of(run.plan).host(), self.clock())
         if isinstance(seen, Running | Preparing) and seen.keeper is not None:
             self._keepers[run.id] = seen.keeper
         if isinstance(seen, Preparing):
             self._steps[run.id] = seen.step
         return seen
-
-    def _by_our_clock(self, run: Run, seen: Observation) -> Observation:
-        """Without the times of another machine's clock, which may be any: limits are of ours."""
-        if isinstance(seen, Running):
-            return msgspec.structs.replace(seen, since=None)
-        if isinstance(seen, Exited):
-            at = self._ended_at(run, seen.exit.at)
-            return Exited(msgspec.structs.replace(seen.exit, at=at))
-        return seen
-
-    def _ended_at(self, run: Run, theirs: float | None) -> float | None:
-        """When a job ended that has on another machine; None: just now."""
-        host, now = self.site_of(run.plan).host(), self.clock()
-        if host is None or theirs is None or abs(now - theirs) < _NOTICED:
-            return None
-        # Nobody looked for a while, or could; or the clocks differ.
-        try:
-            at = theirs + ask_shift(host)
-        except HostError:
-            return None
-        attempt = run.attempts[-1]
-        began = attempt.started_at if attempt.running_at is None else attempt.running_at
-        return min(at if began is None else max(at, began), now)
 
     def _poll(self, plan: Plan, directories: Sequence[Path]) -> Mapping[Path, Observation]:
         """What is to be seen there; a host that did not answer just before is not asked again."""
