@@ -1,5 +1,6 @@
 # ---- processes of this machine: where the job runs, and how all of it is found and ended ----
 # shellcheck shell=sh disable=SC2154 # job_... are assigned above; what is called, in job.sh
+# shellcheck disable=SC3013 # dash and busybox have -ef
 
 # -- cgroups: to find every process of the job, and to limit it --
 
@@ -130,12 +131,18 @@ await_children() { # false when none of the keeper's lives; the timer, when told
     done
 }
 
-scan() { # by the mark in the environment, the keeper's session, and the tree below both
+scan() { # by mark, by where they print, by the keeper's session, and the tree below all these
     found=" $members "
     if [ -d /proc/self ]; then
         for file in $(marked "$job_name"); do
             file=${file#/proc/}
             found="$found${file%/environ} "
+        done
+        # Some empty their environment, or write their title over it, and yet print.
+        for file in /proc/[0-9]*/fd; do
+            [ "$file/1" -ef "$job_folder/log" ] || [ "$file/2" -ef "$job_folder/log" ] || continue
+            file=${file#/proc/}
+            found="$found${file%/fd} "
         done
     fi
     processes

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from dstack.errors import CannotStart
+from dstack.paths import Home
 from dstack.run.observation import Absent, Exited, Running
 
-from .conftest import Bench, gone, twin, wait_for
+from .conftest import SHELLS, Bench, WithoutCgroups, finish, gone, twin, wait_for
 
 
 def test_two_starts_at_once_run_it_once(bench: Bench) -> None:
@@ -76,6 +77,22 @@ def test_a_killed_keeper(bench: Bench, hidden: str) -> None:
     assert gone(child)
     assert bench.ended(directory) == done
     assert (directory / "exit").exists()
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_killed_keeper_where_nothing_but_output_leads_to_a_process(
+    shell: str, home: Home
+) -> None:
+    bench = Bench(WithoutCgroups(home, shell=SHELLS[shell]))
+    directory = bench.start(
+        "(env -i setsid /bin/sh -c 'echo $$ >child; exec /bin/sleep 1000' &)",
+        "sleep 1000",
+    )
+    child = bench.number(directory.parent / "code" / "child")
+    os.kill(bench.running(directory), signal.SIGKILL)
+    assert bench.ended(directory).reason == "killed"
+    assert gone(child)
+    finish(bench)
 
 
 def test_a_keeper_killed_in_setup_and_while_stopping(bench: Bench) -> None:
