@@ -28,6 +28,8 @@ from .step import Supervisor
 _ROUND, _LOOK, _LOOK_WATCHED = 2.0, 5.0, 60.0
 # Seconds between looks at a connection that is being made.
 _CONNECTING = 0.2
+# Seconds until a run is looked at again that a fault of ours kept us from looking after.
+_FAULT = 60.0
 # Seconds to stay when nothing is active: the next `dstack run -d` may be about to come.
 _LINGER = 1.0
 
@@ -182,6 +184,13 @@ class Background:
         except DstackError as error:
             # Said once a look, in the log: the run itself is not touched by our trouble.
             print(f"{ward.stored.run.name}: {error.message}", file=sys.stderr, flush=True)
+            return
+        except Exception:
+            # What goes wrong with one run must not end the care for all others.
+            import traceback
+
+            traceback.print_exc()
+            ward.due = now + _FAULT
             return
         run = ward.stored.run
         if not run.active:

@@ -33,6 +33,8 @@ def _ended_at(run: Run, theirs: float | None, host: Host | None, now: float) -> 
         at = theirs + ask_shift(host)
     except HostError:
         return None
-    attempt = run.attempts[-1]
-    began = attempt.started_at if attempt.running_at is None else attempt.running_at
+    attempt = run.attempt
+    if attempt is None:
+        return min(at, now)  # who started it could not record that any more
+    began = attempt.running_at or attempt.started_at
     return min(at if began is None else max(at, began), now)

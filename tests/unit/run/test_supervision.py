@@ -5,19 +5,21 @@ Nothing is started twice, nothing is lost, nothing is left, and every run reache
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
-from hypothesis import given, settings
+import msgspec
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dstack.config.shapes import Retry
 from dstack.engines.base import Engine, Facts, Job
 from dstack.paths import Home
 from dstack.run.events import Restarted
-from dstack.run.model import Exit, Plan, Run
+from dstack.run.model import Exit, Plan, Remote, Run
 from dstack.run.observation import (
     Absent,
     Exited,
@@ -43,8 +45,9 @@ class CrashError(Exception):
 class World:
     """What goes on outside every supervisor: jobs, a clock, who is killed when."""
 
-    def __init__(self, crashes: list[bool]) -> None:
+    def __init__(self, crashes: list[bool], *, far: bool = False) -> None:
         self.now = 1000.0
+        self.far = far  # the jobs are on another machine, whose clock is a day ahead
         self.crashes = crashes
         self.jobs: dict[Path, str | Exit] = {}
         self.starts: dict[Path, int] = {}
@@ -77,7 +80,8 @@ class World:
         """One job ends by itself."""
         for path in self.running():
             if self.jobs[path] != "launching":
-                self.jobs[path] = exit_
+                at = self.now + 86_400 if self.far else None
+                self.jobs[path] = msgspec.structs.replace(exit_, at=at)
                 return
 
 
@@ -200,6 +204,16 @@ class FakeSite:
     def told(self, _: str | None) -> None:
         pass
 
+    def host(self) -> FakeHost:
+        return FakeHost()
+
+
+class FakeHost:
+    """Another machine, of which only the clock is asked."""
+
+    def query(self, *_: object, timeout: float) -> bytes:
+        return b"%d\n" % (time.time() + 86_400)
+
 
 class FakeSites:
     """One site for all plans."""
@@ -290,6 +304,13 @@ ACTS = [
 ]
 
 
+# It ended before who started it could record that, and somebody stops it.
+@example(
+    acts=[("step", 0), ("step", 0), ("claim", 0), ("end 0", 0), ("stop", 0)],
+    crashes=[True, False, True],
+    retry=None,
+    far=True,
+)
 @settings(max_examples=100, deadline=None)
 @given(
     acts=st.lists(st.tuples(st.sampled_from(ACTS), st.integers(0, 1)), max_size=40),
@@ -297,15 +318,20 @@ ACTS = [
     retry=st.sampled_from(
         [None, Retry(("error", "interruption"), 60), Retry(("no-capacity",), 60)]
     ),
+    far=st.booleans(),
 )
 def test_nothing_bad_ever_happens(
-    acts: list[tuple[str, int]], crashes: list[bool], retry: Retry | None
+    acts: list[tuple[str, int]], crashes: list[bool], retry: Retry | None, *, far: bool
 ) -> None:
-    world = World(crashes)
+    world = World(crashes, far=far)
     runs = CrashingRuns(world)
     table: dict[int, int] = {}
     actors = [Actor(world, runs, table, me) for me in (0, 1)]
-    runs.add(run(retry), lambda _: None)
+    mine = run(retry)
+    if far:
+        plan = msgspec.structs.replace(mine.plan, remote=Remote("me@far", "/home/me/.dstack"))
+        mine = msgspec.structs.replace(mine, plan=plan)
+    runs.add(mine, lambda _: None)
     for name, who in acts:
         before = [stored.run for stored in runs.all()]
         try:
@@ -350,8 +376,16 @@ def check_end(world: World, stored: Stored) -> None:
     assert not world.running(), "a job is left"
     recorded = {attempt.number: attempt.exit for attempt in ended.attempts}
     for path, state in world.jobs.items():
-        assert recorded.get(int(path.name)) == state, "an attempt, or how it ended, was lost"
+        assert isinstance(state, Exit)
+        known = recorded.get(int(path.name))
+        assert known is not None, "an attempt was lost"
+        assert untimed(known) == untimed(state), "how an attempt ended was lost"
     if ended.status == "done":
         last = ended.attempts[-1].exit
         assert last is not None
         assert last.reason == "completed"
+
+
+def untimed(exit_: Exit) -> Exit:
+    """Another machine's time of it does not count."""
+    return msgspec.structs.replace(exit_, at=None)

@@ -28,6 +28,7 @@ class World:
         self.begins: dict[int, float] = {}
         self.by_another = by_another  # another process holds the runs, and records their ends
         self.looked: list[int] = []
+        self.faulty: set[int] = set()  # runs that a fault of ours keeps us from looking after
         self.rounds = 0
         # What the loop sees of a supervisor.
         self.runs = self.leases = self
@@ -64,6 +65,8 @@ class World:
 
     def step(self, stored: Stored) -> Action:
         self.looked.append(stored.seq)
+        if stored.seq in self.faulty:
+            raise IndexError
         if not self.is_active(stored.seq):
             stored.run = run_in("done")
         return None
@@ -110,3 +113,14 @@ def test_a_run_that_comes_in_that_second_is_looked_after(serve: Any) -> None:
     world.begins[2] = 3.7
     assert LINGER <= serve(world) - 20.0 <= LINGER + 0.6
     assert world.looked.count(2) > 1
+
+
+def test_a_fault_in_one_run_leaves_the_others_in_care(
+    serve: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = World(100.0, 7.2)
+    world.faulty = {1}
+    assert LINGER <= serve(world) - 100.0 <= LINGER + 21
+    assert world.looked.count(1) == 2
+    assert world.looked.count(2) > 2
+    assert capsys.readouterr().err.count("Traceback") == 2
