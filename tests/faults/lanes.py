@@ -28,11 +28,14 @@ Make = Callable[[int, Lane], Round]
 
 
 def seeds(count: int, first: int = 0) -> Iterable[int]:
-    """What to play: DSTACK_SEED alone, or DSTACK_ROUNDS from DSTACK_FIRST on; else as given."""
+    """What to play: DSTACK_SEED alone, or as given, but DSTACK_ROUNDS, and DSTACK_FIRST further on.
+
+    So other rounds are played than every day: those find what these no longer do.
+    """
     only = os.environ.get("DSTACK_SEED")
     if only is not None:
         return [int(only)]
-    first = int(os.environ.get("DSTACK_FIRST", first))
+    first += int(os.environ.get("DSTACK_FIRST", "0"))
     return range(first, first + int(os.environ.get("DSTACK_ROUNDS", count)))
 
 
