@@ -26,6 +26,8 @@ BATCHES, ROUNDS = 12, 7
 # In containers: so many more.
 CONTAINER_BATCHES, CONTAINER_ROUNDS = 3, 6
 ONCE = "DSTACK_SEED" in os.environ
+# Rounds beyond these that have shown a fault; the last batch plays them again.
+FOUND = (307, 744)
 
 
 @pytest.fixture
@@ -47,7 +49,7 @@ def lane_to(alias: str, dstack: Dstack, folder: Path) -> Lane:
     return Lane(dstack, folder)
 
 
-@pytest.mark.parametrize("batch", range(1 if ONCE else BATCHES))
+@pytest.mark.parametrize("batch", range(1 if ONCE else BATCHES + 1))
 def test_rounds_of_cuts(
     batch: int, far: Hosts, dstack: Dstack, project: Project, tmp_path: Path
 ) -> None:
@@ -57,7 +59,7 @@ def test_rounds_of_cuts(
     def make(seed: int, lane: Lane) -> CutRound:
         return CutRound(seed, tmp_path / f"side-{seed}", far["alpha"], lane.dstack.home)
 
-    play_all([lane], seeds(ROUNDS, batch * ROUNDS), make)
+    play_all([lane], FOUND if batch == BATCHES else seeds(ROUNDS, batch * ROUNDS), make)
 
 
 @pytest.mark.parametrize("batch", range(1 if ONCE else CONTAINER_BATCHES))
