@@ -186,6 +186,9 @@ processes() { # -> $table: lines of "pid ppid session state"
         table=$(ps -A -o pid= -o ppid= -o sess= -o state=)
         return
     fi
+    # By number, so parents mostly come before their children: a shell that is told to end first has
+    # nothing to say of what it waits for. The names come by the alphabet.
+    of_1='' of_2='' of_3='' of_4='' of_5='' of_6='' of_7=''
     for file in /proc/[0-9]*/stat; do
         { read -r stat <"$file"; } 2>/dev/null || continue
         pid=${stat%% *}
@@ -193,9 +196,10 @@ processes() { # -> $table: lines of "pid ppid session state"
         # shellcheck disable=SC2086
         set -- ${stat##*) }
         set +f
-        table="$table$pid $2 $4 $1
-"
+        eval "of_${#pid}=\"\${of_${#pid}}$pid $2 $4 $1
+\""
     done
+    table=$of_1$of_2$of_3$of_4$of_5$of_6$of_7
 }
 
 signal_members() { # $1 signal

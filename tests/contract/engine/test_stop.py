@@ -211,6 +211,17 @@ def test_what_is_left_to_the_keeper_while_it_looks(shell: str, tmp_path: Path) -
     assert done.stdout == "one lives\n", done.stderr
 
 
+@pytest.mark.parametrize("shell", SHELLS)
+def test_parents_are_told_to_end_before_their_children(shell: str) -> None:
+    # Else a shell may say "Terminated" of what it waits for, in the output.
+    script = Path(process.__file__).with_name("process.sh")
+    argv = [*SHELLS[shell], "-c", '. "$1"; processes; echo "$table"', "sh", str(script)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    pids = [int(line.split()[0]) for line in done.stdout.split("\n") if line]
+    assert len({len(str(pid)) for pid in pids}) > 1
+    assert pids == sorted(pids)
+
+
 def adopt_orphans() -> None:
     """As a keeper does: PR_SET_CHILD_SUBREAPER of prctl(2)."""
     ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
