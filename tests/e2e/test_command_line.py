@@ -39,6 +39,15 @@ def test_arguments_that_the_file_does_not_use_are_an_error(
     refused(dstack, run_task("commands: [echo hi]", "--epochs", "3"), 2, "--epochs 3", "run.args")
 
 
+def test_an_argument_that_is_nearly_an_option_is_told_of(run_task: RunTask) -> None:
+    text = "commands: ['echo ${{ run.args }}']"
+    done = run_task(text, "--bckend", "local", "--epochs", "3")
+    assert (done.returncode, done.stdout) == (0, "--bckend local --epochs 3\n")
+    assert "--bckend is handed to the run; did you mean --backend of `dstack run`?" in done.stderr
+    assert "--epochs is" not in done.stderr
+    assert "handed" not in run_task(text, "--", "--bckend", "local").stderr
+
+
 def test_run_name_is_replaced(run_task: RunTask) -> None:
     done = run_task("commands: ['echo ${{ run.name }}']", "-n", "given")
     assert (done.returncode, done.stdout) == (0, "given\n")

@@ -84,6 +84,11 @@ def test_the_command_line_wins_over_the_file(run_task: RunTask) -> None:
     assert (done.returncode, done.stdout) == (0, "line file file!\n")
 
 
+def test_what_the_command_line_sets_others_of_the_file_mean(run_task: RunTask) -> None:
+    done = run_task("env: [A=file, B=$A/b]\ncommands: ['echo $A $B']", "-e", "A=line")
+    assert (done.returncode, done.stdout) == (0, "line line/b\n")
+
+
 def test_a_name_must_be_an_identifier(run_task: RunTask) -> None:
     for text in ("env: [1A=x]", "env: {A-B: x}"):
         done = run_task(f"{text}\ncommands: [echo never]")

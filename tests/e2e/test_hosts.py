@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from dstack.hosts.ssh_master import socket_folder
 from tests.e2e.conftest import Task, free_port
 from tests.e2e.far import *  # noqa: F403 (that is how fixtures are taken over)
 from tests.e2e.far import BACKENDS, end_masters
@@ -236,6 +237,13 @@ def test_ports_are_here_and_led_on_after_a_cut(far: Dstack, task: Task, hosts: H
     wait_for(page, "the page")
     hosts.all["alpha"].link.reset()
     wait_for(page, "the page after a cut")
+    watcher.kill()
+    watcher.communicate()
+    watcher = far.start("attach", "web")
+    wait_for(page, "the page for another watcher")
+    # The one that was killed could not clean up.
+    (socket,) = Path(socket_folder(far.home)).glob("port-*")
+    assert socket.name.startswith(f"port-{watcher.pid}-")
     watcher.terminate()
     out, err = watcher.communicate(timeout=60)
     assert out.startswith(f"http://127.0.0.1:{port}\n".encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import time
@@ -142,7 +143,7 @@ def test_two_runs_beside_each_other(dstack: Dstack, task: Task) -> None:
         third = task(f"ports: [{one}]\ncommands: [echo never]")
         done = dstack("run", third)
         assert (done.returncode, done.stdout) == (125, "")
-        assert f"local port {one} is " in done.stderr
+        assert f"local port {one} is promised to the active run first" in done.stderr
 
 
 def test_ports_of_the_command_line(dstack: Dstack, task: Task) -> None:
@@ -154,7 +155,8 @@ def test_ports_of_the_command_line(dstack: Dstack, task: Task) -> None:
 
 def test_attach_forwards_and_detached_runs_do_not(dstack: Dstack, task: Task) -> None:
     inside, local = free_port(), free_port()
-    dstack.ok("run", server(task, inside, f"{local}:{inside}"), "-n", "web", "-d")
+    begun = dstack("run", server(task, inside, f"{local}:{inside}"), "-n", "web", "-d")
+    assert f"http://127.0.0.1:{local} while you watch it: dstack attach web" in begun.stderr
     assert page(inside) == "x"
     assert not is_open(local)
     watching = dstack.start("attach", "web")
@@ -178,7 +180,8 @@ def test_attach_shows_the_output_though_the_port_is_taken_meanwhile(
         (code / "go").touch()
         _, talk = watching.communicate(timeout=60)
     assert watching.returncode == 0
-    assert f"local port {local} is taken: no port of web is forwarded".encode() in talk
+    assert f"local port {local} is taken by python".encode() in talk
+    assert f"(process {os.getpid()}): no port of web is forwarded".encode() in talk
 
 
 @pytest.mark.parametrize("ports", ["[0]", "[65536]", "[8000, 8000]", "['8000:']", "[x]", "[*:80]"])

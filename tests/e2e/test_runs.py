@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from datetime import datetime, timezone
 
 import pexpect
 import pytest
 
+from dstack.paths import Home
+from dstack.supervise.lease import Leases
 from tests.e2e.conftest import RunTask, Task
 from tests.support import Dstack, wait_for
 
@@ -220,6 +223,18 @@ def test_stop_all(dstack: Dstack, task: Task) -> None:
     assert [run["status"] for run in dstack.ps("-a")] == ["stopped", "stopped"]
 
 
+def test_of_several_none_is_stopped_or_deleted_when_one_is_not_there(
+    dstack: Dstack, task: Task
+) -> None:
+    dstack.ok("run", task(FOREVER), "-n", "busy", "-d")
+    for command, undone in (("stop", "stopped"), ("rm", "deleted")):
+        done = dstack(command, "busy", "nobody")
+        assert done.returncode == 2
+        assert f"there is no run called nobody; none was {undone}" in done.stderr
+    assert dstack.run_of("busy")["status"] in ("preparing", "running")
+    dstack.ok("stop", "-x", "busy")
+
+
 def test_restart_finds_the_files_of_the_attempt_before(dstack: Dstack, task: Task) -> None:
     folder = task("""
         name: again
@@ -237,6 +252,17 @@ def test_restart_finds_the_files_of_the_attempt_before(dstack: Dstack, task: Tas
     assert dstack.ok("restart", "again", "-d") == "again\n"
     dstack.wait_status("again", "done")
     assert dstack.ok("logs", "again").endswith("left by 2\n")
+
+
+def test_restart_waits_for_who_has_just_seen_the_end(dstack: Dstack, task: Task) -> None:
+    dstack.ok("run", task("commands: [echo hi]"), "-n", "again")
+    leases = Leases(Home(dstack.home))
+    assert leases.take(1)
+    restarting = dstack.start("restart", "again")
+    time.sleep(1)
+    leases.drop(1)
+    out, err = restarting.communicate(timeout=60)
+    assert (restarting.returncode, out) == (0, b"hi\n"), err
 
 
 def test_an_active_run_is_neither_restarted_nor_removed(

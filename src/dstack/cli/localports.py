@@ -14,14 +14,14 @@ def choose_ports(
 
     Raises CannotStart when a port is taken. Call it inside `Leases.choosing_ports`.
     """
-    reserved: set[int] = set()
+    reserved: dict[int, str] = {}
     for stored in supervisor.runs.active():
         if stored.run.id == run_id or not supervisor.look(stored).active:
             continue
         for inside, local in stored.run.ports:
-            reserved.add(local)
+            reserved[local] = stored.run.name
             if shares_ports(stored.run.plan):
-                reserved.add(inside)
+                reserved[inside] = stored.run.name
     return choose(plan.ports, reserved, shared=shares_ports(plan))
 
 

@@ -59,4 +59,20 @@ def split_args(
         at = argv.index("--")
         argv, rest = argv[:at], argv[at + 1 :]
     args, unknown = parser.parse_known_args(argv)
+    for word in unknown:
+        if word.startswith("--"):
+            _warn_if_near(parser, word.partition("=")[0])
     return args, (*unknown, *rest)
+
+
+def _warn_if_near(parser: argparse.ArgumentParser, word: str) -> None:
+    """An argument of the run may have been meant for dstack: `--backnd gpu-box` would run here."""
+    import difflib
+
+    from ..text import warn
+
+    known = [text for action in parser._actions for text in action.option_strings]
+    near = difflib.get_close_matches(word, known, 1, 0.8)
+    if near:
+        command = parser.prog
+        warn(f"{word} is handed to the run; did you mean {near[0]} of `{command}`?")

@@ -197,9 +197,13 @@ def _shown(path: Path) -> str:
 
 
 def _merged(file: tuple[EnvVar, ...], line: tuple[EnvVar, ...]) -> tuple[EnvVar, ...]:
-    """The command line's variables win and are expanded last."""
-    names = {var.name for var in line}
-    return (*(var for var in file if var.name not in names), *line)
+    """The command line's variables win; where the file has them, others may mean their values."""
+    mine = {var.name: var for var in line}
+    known = {var.name for var in file}
+    return (
+        *(mine.get(var.name, var) for var in file),
+        *(var for name, var in mine.items() if name not in known),
+    )
 
 
 def _with(file: tuple[Port, ...], line: tuple[Port, ...]) -> tuple[Port, ...]:

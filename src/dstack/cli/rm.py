@@ -20,13 +20,14 @@ def run(args: argparse.Namespace) -> int:
     from ..errors import HostRefused, HostUnreachable, UsageError
     from ..supervise.build import make_supervisor
     from ..text import confirm, say, warn
+    from .named import find_all
 
     if args.all == bool(args.names):
         message = "say which runs to delete, or -a for all" if not args.all else "NAME or -a"
         raise UsageError(message)
     supervisor = make_supervisor()
     runs = supervisor.runs
-    found = runs.all() if args.all else [runs.find(name) for name in args.names]
+    found = runs.all() if args.all else find_all(runs, args.names, "deleted")
     supervisor.glance(found)
     for stored in found:
         supervisor.look(stored)
@@ -37,16 +38,17 @@ def run(args: argparse.Namespace) -> int:
     found = [stored for stored in found if not stored.run.active]
     if args.all and found and not confirm(f"delete {len(found)} runs?", yes=args.yes):
         return 1
-    kept = 0
+    kept: dict[str, list[str]] = {}
     for stored in found:
         try:
             supervisor.remove(stored.run)
         except (HostUnreachable, HostRefused) as error:
-            warn(f"{stored.run.name} is kept: {error.message}")
-            kept += 1
+            kept.setdefault(error.message, []).append(stored.run.name)
             continue
         if not args.all:
             say(f"{stored.run.name} is deleted")
+    for why, names in kept.items():
+        warn(f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} kept: {why}")
     if args.all:
-        say(f"{len(found) - kept} runs deleted")
+        say(f"{len(found) - sum(map(len, kept.values()))} runs deleted")
     return 1 if kept else 0

@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
             pending.cancel()
     old = signal.signal(signal.SIGTERM, _terminated)
     try:
-        _show_plan(stored.run, files)
+        _show_plan(stored.run, files, watched=not args.detach)
         if args.detach:
             code = detach(supervisor, stored)
         else:
@@ -252,7 +252,7 @@ def _add(supervisor: Supervisor, new: Run, *, unheard: bool) -> Stored:
         return supervisor.runs.add(new, supervisor.leases.take, unheard=unheard)
 
 
-def _show_plan(run: Run, files: int) -> None:
+def _show_plan(run: Run, files: int, *, watched: bool) -> None:
     from ..run.story import duration
     from ..text import say, size
 
@@ -266,8 +266,15 @@ def _show_plan(run: Run, files: int) -> None:
         say(f"cpu and memory are not enforced: {plan.backend} does not allow it")
     elif asked.memory is not None and asked.memory.most is not None:
         say(f"memory is limited to {size(asked.memory.most)}")
+    if not run.ports:
+        return
+    from .localports import shares_ports
+
     for inside, local in run.ports:
-        say(f"port {inside} of the run is at http://127.0.0.1:{local}")
+        at = f"port {inside} of the run is at http://127.0.0.1:{local}"
+        # What the app itself does not listen on leads nowhere when nobody is there to forward it.
+        there = watched or (shares_ports(plan) and inside == local)
+        say(at if there else f"{at} while you watch it: dstack attach {run.name}")
 
 
 def _dry_run(request: Request, supervisor: Supervisor) -> int:

@@ -21,6 +21,7 @@ def run(args: argparse.Namespace) -> int:
     from ..errors import UsageError
     from ..supervise.build import make_supervisor
     from ..text import confirm, say, warn
+    from .named import find_all
     from .stopping import wait_ended
 
     if args.all == bool(args.names):
@@ -30,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(message)
     supervisor = make_supervisor()
     runs = supervisor.runs
-    found = runs.active() if args.all else [runs.find(name) for name in args.names]
+    found = runs.active() if args.all else find_all(runs, args.names, "stopped")
     supervisor.glance(found)
     if args.all and found and not confirm(f"stop {len(found)} runs?", yes=args.yes):
         return 1

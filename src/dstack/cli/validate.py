@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 from ..config.load import (
+    DEFAULT_NAMES,
     Context,
     check_file_name,
     find_task_file,
     load_profiles,
     load_task,
+    others_in,
     read_file,
 )
 from ..errors import FileErrors, Problem, UsageError
+from .project import PROFILES, find_root
 
 HELP = "check task files and profiles"
 PROFILE_NAMES = ("profiles.yml", "profiles.yaml")
@@ -23,14 +27,19 @@ PROFILE_NAMES = ("profiles.yml", "profiles.yaml")
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument(
-        "files", nargs="*", metavar="FILE", help="task files or profiles.yml (default: .dstack.yml)"
+        "files",
+        nargs="*",
+        metavar="FILE",
+        help="task files, profiles.yml, or folders with such (default: this folder)",
     )
     parser.add_argument("--json", action="store_true", help="print the problems as a JSON array")
 
 
 def run(args: argparse.Namespace) -> int:
     """Check the files; 2 when something is wrong, 0 when nothing is."""
-    files = args.files or [find_task_file(Path(), None, Path()).name]
+    files: list[str] = []
+    for file in args.files or ["."]:
+        files += _files_of(Path(file)) if Path(file).is_dir() else [file]
     found = [(file, check(file)) for file in files]
     if args.json:
         print(_json([problem for _, problems in found for problem in problems]))
@@ -42,6 +51,16 @@ def run(args: argparse.Namespace) -> int:
     return 2 if any(problems for _, problems in found) else 0
 
 
+def _files_of(folder: Path) -> list[str]:
+    """What `dstack run` may read there. Raises UsageError when there is no task file."""
+    names = [name for name in DEFAULT_NAMES if (folder / name).is_file()] + others_in(folder)
+    if not names:
+        find_task_file(folder, None, Path())  # says what to do
+    root = find_root(folder.resolve()) or folder.resolve()
+    profiles = [root / name for name in PROFILES if (root / name).is_file()]
+    return [str(folder / name) for name in names] + [os.path.relpath(p) for p in profiles[:1]]
+
+
 def check(file: str) -> list[Problem]:
     """What is wrong with one file; nothing of the command line or of secrets is known."""
     path = Path(file)
@@ -49,8 +68,9 @@ def check(file: str) -> list[Problem]:
         if path.name in PROFILE_NAMES:
             load_profiles(read_file(path, file), file)
         else:
+            data = read_file(path, file)
             check_file_name(path.name)
-            load_task(read_file(path, file), file, Context(check_args=False))
+            load_task(data, file, Context(check_args=False))
     except FileErrors as errors:
         return errors.problems
     except UsageError as error:

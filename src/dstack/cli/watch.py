@@ -118,6 +118,10 @@ class _Story:
                 self._screen.end_line()
                 say(note)
 
+    def _when(self, run: Run) -> str:
+        left = (run.retry_at or 0.0) - self._supervisor.clock()
+        return f" in {left:.0f}s" if left >= 2 else ""
+
     def _show_step(self, run: Run) -> None:
         step = self._supervisor.doing(run)
         if step is not None and step.startswith("pulling"):
@@ -135,7 +139,7 @@ class _Story:
             # What the attempt printed comes before the news of its end.
             self._screen.finish()
             self._screen.end_line()
-            say(f"{run.waiting}; trying again")
+            say(f"{run.waiting}; trying again{self._when(run)}")
         self._waiting = run.waiting
         self._show_step(run)
         self._show_note(run)

@@ -105,17 +105,16 @@ def find_task_file(directory: Path, given: str | None, cwd: Path) -> Path:
     message = f"there is no {DEFAULT_NAMES[0]} in {directory}"
     hint = "dstack init writes a first one"
     if others:
-        hint = f"name one of those that are there with -f: {', '.join(others)}"
+        hint = f"name one of those that are there with -f: {', '.join(others[:10])}"
     raise UsageError(message, hint=hint)
 
 
 def others_in(directory: Path) -> list[str]:
-    """The names of a folder's NAME.dstack.yml files, at most ten."""
+    """The names of a folder's NAME.dstack.yml files."""
     try:
-        names = sorted(each.name for each in directory.iterdir() if _is_other(each.name))
+        return sorted(each.name for each in directory.iterdir() if _is_other(each.name))
     except OSError:
         return []
-    return names[:10]
 
 
 def _is_other(name: str) -> bool:
@@ -131,10 +130,10 @@ def _given(given: str, cwd: Path) -> Path:
     if "\0" in given or path.is_dir():
         message = f"{given} is a folder, not a task file" if "\0" not in given else "bad path"
         raise UsageError(message, hint="name the file in it")
-    check_file_name(path.name)
     if not path.exists():
         others = others_in(path.parent)
-        hint = f"there are: {', '.join(others)}" if others else None
+        hint = f"there are: {', '.join(others[:10])}" if others else None
         message = f"there is no file {given}"
         raise UsageError(message, hint=hint)
+    check_file_name(path.name)
     return path

@@ -40,6 +40,8 @@ class SshConnection:
         self._greeting: int | None = None
         self._until = 0.0  # when it must have said who it is
         self._quiet = False  # nobody was asked, though somebody could be
+        self._shared = False  # the connection was there before: it may be dead, and not know
+        self._stale = 0  # how often in a row such a one has not led to the host
         self._batch = 0
         self._deferred: list[tuple[int, str, float]] = []  # answers that nobody waited for
         self._afterwards: list[Callable[[], None]] = []  # what waits for the batch's end
@@ -79,7 +81,8 @@ class SshConnection:
         self.close()
         known = self._known()
         self._quiet = quiet and self.asks and can_ask()
-        if not self.master.there():
+        self._shared = self.master.there()
+        if not self._shared:
             if known is not None and known.aes:
                 self.master.prefer_aes()
             if self.asks and not quiet:
@@ -112,8 +115,8 @@ class SshConnection:
             return False
         channel.receive()
         if channel.broken is not None:
-            if self._greeting is not None:
-                raise self._lost(channel.broken)
+            if self._greeting is not None and (error := self._not_greeted(channel.broken)):
+                raise error
             return False
         return self._greeting is None or channel.has(self._greeting)
 
@@ -144,7 +147,9 @@ class SshConnection:
                 until = max(self._until, time.monotonic() + _LATE)
                 answer = channel.wait(self._greeting, until)
             except Broken as broken:
-                error = self._lost(broken)
+                error = self._not_greeted(broken)
+                if error is None:
+                    return self._open()
                 if self._quiet and isinstance(error, HostRefused) and error.asks:
                     self._quiet = False
                     return self._open()
@@ -156,6 +161,7 @@ class SshConnection:
                 message = f"{self.options.host} cannot be reached: it does not answer"
                 raise HostUnreachable(message) from None
             self._greeting = None
+            self._stale = 0
             channel.forget_err()
             before = self._known()
             try:
@@ -186,6 +192,19 @@ class SshConnection:
         if self._channel is not None and not self._batch:
             self._channel_of_foreseen = self._channel
             self._foreseen[text] = self._channel.ask(text)
+
+    def _not_greeted(self, broken: Broken) -> HostError | None:
+        """Why it did not say who it is; None: over a dead connection, and it is asked anew."""
+        quiet = self._quiet
+        error = self._lost(broken)
+        if not self._shared or not error.transient or self._stale > 1:
+            self._stale = 0
+            return error
+        self._stale += 1
+        if self._stale > 1:
+            self.master.close()
+        self.connect(quiet=quiet)
+        return None
 
     def _lost(self, broken: Broken) -> HostError:
         self.close()

@@ -28,21 +28,21 @@ _KNOWN: tuple[tuple[str, str, str, _Kind], ...] = (
     (
         r"Could not resolve hostname|Name or service not known|nodename nor servname",
         "there is no machine of that name",
-        "check `host` in config.yml, ~/.ssh/config, and the network",
+        "check the name (`host` in config.yml), ~/.ssh/config, and the network",
         "away",
     ),
     (
         r"Too many authentication failures",
         "too many keys were tried",
-        "name the right one with `identity_file`, and set `IdentitiesOnly yes` for it in"
-        " ~/.ssh/config",
+        "name the right one (`dstack backend add --identity-file`), and set `IdentitiesOnly yes`"
+        " for it in ~/.ssh/config",
         "refused",
     ),
     (
         r"Permission denied|no mutual signature|Authentication failed",
         "it does not let this user in: {said}",
-        "does `ssh {host}` work? A key is named with `identity_file`; one with a passphrase must"
-        " be in the agent (`ssh-add`) where nobody can type it",
+        "does `ssh {host}` work? A key is named with `dstack backend add --identity-file`; one with"
+        " a passphrase must be in the agent (`ssh-add`) where nobody can type it",
         "asks",
     ),
     (

@@ -41,7 +41,9 @@ def install_uv(host: SshHost) -> str:
     except HostUnreachable:
         raise
     except HostError as error:
-        message = f"{where} has no uv, and this machine's does not run there: {error.message}"
+        # What a shell says of a program whose loader is not there.
+        why = "it needs glibc" if error.message.endswith("not found") else error.message
+        message = f"{where} has no uv, and this machine's does not run there: {why}"
         raise HostError(message, hint=_HINT) from None
     finally:
         _forget(host, aside)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from ..errors import CannotStart
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ..config.shapes import Port
 
 _LAST = 65535
+_NONE: Mapping[int, str] = {}
 
 
 def why_taken(port: int) -> str | None:
@@ -38,14 +39,14 @@ def why_taken(port: int) -> str | None:
 
 
 def choose(
-    ports: Iterable[Port], reserved: Collection[int] = (), *, shared: bool = True
+    ports: Iterable[Port], reserved: Mapping[int, str] = _NONE, *, shared: bool = True
 ) -> tuple[tuple[int, int], ...]:
     """(run, local) for each of `ports`, in their order.
 
-    `reserved` are ports promised to other active runs: their local ports and, where runs share the
-    machine's ports, their run ports. `shared` says that this run shares them too (a process on
-    this machine): then its app listens on the run port itself, which so must be free as well. `*`
-    never fails: when its run port is taken it gets another local port.
+    `reserved` are ports promised to other active runs, and the runs' names: their local ports and,
+    where runs share the machine's ports, their run ports. `shared` says that this run shares them
+    too (a process on this machine): then its app listens on the run port itself, which so must be
+    free as well. `*` never fails: when its run port is taken it gets another local port.
 
     Raises CannotStart for a port that is taken, naming who has it where that can be seen.
     """
@@ -69,9 +70,9 @@ def choose(
     return tuple(chosen)
 
 
-def _must_be_free(port: int, reserved: Collection[int], what: str, run: int | None) -> None:
+def _must_be_free(port: int, reserved: Mapping[int, str], what: str, run: int | None) -> None:
     if port in reserved:
-        why: str | None = "promised to another active run"
+        why: str | None = f"promised to the active run {reserved[port]}"
     else:
         why = why_taken(port)
     if why is None:

@@ -63,7 +63,13 @@ class Forwarder:
                     door.listen()
         except OSError as error:
             self._close_doors()
-            why = "taken" if error.errno == errno.EADDRINUSE else f"not usable: {error.strerror}"
+            why = f"not usable: {error.strerror}"
+            if error.errno == errno.EADDRINUSE:
+                from .listening import describe
+
+                # Another dstack, say, that watches the same run.
+                who = describe(door.local)
+                why = f"taken by {who}" if who else "taken"
             message = f"local port {door.local} is {why}"
             hint = f'choose another one, or let dstack choose: "*:{door.run}"'
             raise CannotStart(message, hint=hint) from None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,6 +69,8 @@ class Tunnels:
             if _is_served(path):
                 return path
             self._drop(place)
+        if not self._made:
+            _sweep(site.sockets())
         self._made += 1
         path = f"{site.sockets()}/port-{os.getpid()}-{self._made}"
         forward = site.host().forward(Path(path), place)
@@ -82,6 +84,15 @@ class Tunnels:
             forward.__exit__(None, None, None)
         except (HostError, OSError):
             Path(path).unlink(missing_ok=True)
+
+
+def _sweep(folder: str) -> None:
+    """Delete the sockets that commands left which were killed."""
+    for name in os.listdir(folder):
+        pid = name.removeprefix("port-").partition("-")[0]
+        if name.startswith("port-") and pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
+            with suppress(OSError):
+                os.unlink(f"{folder}/{name}")
 
 
 def _is_served(path: str) -> bool:

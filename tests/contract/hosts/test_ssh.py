@@ -200,6 +200,26 @@ def test_a_connection_that_broke_is_made_anew(hosts: Hosts, ssh_host: SshHostMak
     assert len(masters(host)) == 1
 
 
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_connection_that_is_dead_and_does_not_know_is_made_anew(
+    hosts: Hosts, ssh_host: SshHostMaker, *, waits: bool
+) -> None:
+    host = ssh_host("alpha")
+    said(host)
+    host.close()
+    # What holds the connection there is another process than the one that does what is asked.
+    mine = [p.pid for p in hosts["alpha"].processes() if p.command == "sshd: me [priv]"]
+    assert mine
+    for pid in mine:
+        os.kill(pid, signal.SIGKILL)
+    assert masters(host)
+    if waits:
+        host.connect()
+        wait_for(host.ready, "the connection")
+    assert said(host) == b"hello\n"
+    assert len(masters(host)) == 1
+
+
 def said_again(host: SshHost) -> bool:
     """What may be done twice is, by itself."""
     return host.list_folder(Path("/home")) != []

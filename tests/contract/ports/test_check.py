@@ -86,11 +86,11 @@ def test_a_runs_own_port_must_be_free_where_it_is_shared(listen: Listen) -> None
 
 def test_ports_of_other_runs() -> None:
     first, second = a_free_pair()
-    with pytest.raises(CannotStart, match="promised to another active run"):
-        choose([Port(first, first)], {first})
+    with pytest.raises(CannotStart, match="promised to the active run web"):
+        choose([Port(first, first)], {first: "web"})
     with pytest.raises(CannotStart, match=f"port {first} of the run is promised"):
-        choose([Port(first, second)], {first})
-    assert choose([Port(first, None)], {first}) == ((first, second),)
+        choose([Port(first, second)], {first: "web"})
+    assert choose([Port(first, None)], {first: "web"}) == ((first, second),)
 
 
 def test_a_star_is_the_first_free_one(listen: Listen) -> None:
@@ -111,7 +111,7 @@ def test_stars_differ_and_keep_away_from_other_ports() -> None:
 
 def test_no_port_left() -> None:
     with pytest.raises(CannotStart, match="no local port from 65535 up is free"):
-        choose([Port(65535, None)], {65535})
+        choose([Port(65535, None)], {65535: "web"})
 
 
 def test_who_listens(listen: Listen) -> None:

@@ -55,6 +55,30 @@ def test_validate_takes_many_files(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+def test_validate_a_folder_is_all_that_its_runs_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("sub").mkdir()
+    for name in ("sub/.dstack.yml", "sub/more.dstack.yml"):
+        Path(name).write_text("type: task\ncommands: [x]\n")
+    Path(".dstack").mkdir()
+    Path(".dstack/profiles.yml").write_text("profiles: [{name: a, defaults: true}]\n")
+    assert call(validate, "sub") == 2
+    out, err = capsys.readouterr()
+    assert out == "sub/.dstack.yml: ok\nsub/more.dstack.yml: ok\n"
+    assert err.startswith(".dstack/profiles.yml:1:22: profiles.defaults: there is no such")
+    monkeypatch.chdir("sub")
+    assert call(validate) == 2
+    out, err = capsys.readouterr()
+    assert out == ".dstack.yml: ok\nmore.dstack.yml: ok\n"
+    assert err.startswith("../.dstack/profiles.yml:1:22: profiles.defaults: there is no such")
+
+
+def test_validate_what_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(validate, "nowhere") == 2
+    assert capsys.readouterr().err == "nowhere:1:1: there is no file nowhere\n"
+
+
 def test_validate_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     Path(".dstack.yml").write_text("type: task\ncommands: [x]\nports: [0]\ncomands: x\n")
     assert call(validate, "--json") == 2
