@@ -204,6 +204,17 @@ def test_stop_ends_everything_with_sigterm_first(
     assert "ended already" in again.stderr
 
 
+def test_a_stop_that_takes_long_says_what_it_waits_for(
+    dstack: Dstack, task: Task, printed: Printed
+) -> None:
+    folder = task("commands: [trap '' TERM, echo begun, 'for i in {1..50}; do sleep 0.1; done']")
+    dstack.ok("run", folder, "-n", "slow", "-d")
+    printed("slow", "begun")
+    done = dstack("stop", "slow")
+    assert done.returncode == 0
+    assert done.stderr.count("waiting for slow to end") == 1
+
+
 def test_stop_x_does_not_wait(dstack: Dstack, task: Task, printed: Printed) -> None:
     folder = task(
         "name: stubborn\ncommands: [trap '' TERM, echo begun, 'while :; do sleep 1; done']"

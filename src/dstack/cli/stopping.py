@@ -8,9 +8,12 @@ from ..run.next import GRACE
 from ..store.runs import Stored
 from ..supervise.spawn import ensure_background
 from ..supervise.step import Supervisor
+from ..text import say
 
 # Seconds past SIGKILL before a run is left to the background supervisor.
 _PATIENCE = GRACE + 10.0
+# Seconds before it is said what is waited for.
+_SILENT = 3.0
 
 
 def wait_ended(supervisor: Supervisor, waiting: list[Stored]) -> list[Stored]:
@@ -19,7 +22,8 @@ def wait_ended(supervisor: Supervisor, waiting: list[Stored]) -> list[Stored]:
     A run whose lease is free is ours to look after; a run that somebody else holds is watched,
     and what is plain to see is recorded, should its holder be asleep.
     """
-    end = time.monotonic() + _PATIENCE
+    begun = time.monotonic()
+    told = False
     left = list(waiting)
     pause = 0.01
     while left:
@@ -33,8 +37,12 @@ def wait_ended(supervisor: Supervisor, waiting: list[Stored]) -> list[Stored]:
             if not stored.run.active:
                 left.remove(stored)
                 supervisor.leases.drop(stored.seq)
-        if not left or time.monotonic() > end:
+        waited = time.monotonic() - begun
+        if not left or waited > _PATIENCE:
             break
+        if waited > _SILENT and not told:
+            say(f"waiting for {', '.join(stored.run.name for stored in left)} to end")
+            told = True
         if all(_away(stored) for stored in left):
             break  # whoever answers again is told in the background
         time.sleep(pause)
