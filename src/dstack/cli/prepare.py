@@ -86,7 +86,7 @@ class Request:
         task = load_task(source, _shown(self.file), context, self.memory)
         self.named = task.name != fallback_name
         return msgspec.structs.replace(
-            task, env=_merged(task.env, self.env), ports=_with(task.ports, self.ports)
+            task, env=merged_env(task.env, self.env), ports=_with(task.ports, self.ports)
         )
 
     def profile(self) -> Settings | None:
@@ -196,14 +196,22 @@ def _shown(path: Path) -> str:
         return str(path)
 
 
-def _merged(file: tuple[EnvVar, ...], line: tuple[EnvVar, ...]) -> tuple[EnvVar, ...]:
-    """The command line's variables win; where the file has them, others may mean their values."""
-    mine = {var.name: var for var in line}
-    known = {var.name for var in file}
-    return (
-        *(mine.get(var.name, var) for var in file),
-        *(var for name, var in mine.items() if name not in known),
-    )
+def merged_env(file: tuple[EnvVar, ...], line: tuple[EnvVar, ...]) -> tuple[EnvVar, ...]:
+    """The command line's variables win, in the order written there.
+
+    One that the file has, too, comes where that has it, so that others of the file mean it; before
+    it those that stand before it on the command line, whose values it may mean.
+    """
+    left = list(line)
+    merged: list[EnvVar] = []
+    for var in file:
+        places = [n for n, each in enumerate(left, 1) if each.name == var.name]
+        if places:
+            merged += left[: places[-1]]
+            del left[: places[-1]]
+        elif all(each.name != var.name for each in line):
+            merged.append(var)
+    return (*merged, *left)
 
 
 def _with(file: tuple[Port, ...], line: tuple[Port, ...]) -> tuple[Port, ...]:

@@ -53,9 +53,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _files_of(folder: Path) -> list[str]:
     """What `dstack run` may read there. Raises UsageError when there is no task file."""
-    names = [name for name in DEFAULT_NAMES if (folder / name).is_file()] + others_in(folder)
-    if not names:
-        find_task_file(folder, None, Path())  # says what to do
+    names = others_in(folder)
+    if not names or any(os.path.lexists(folder / name) for name in DEFAULT_NAMES):
+        names.insert(0, find_task_file(folder, None, Path()).name)
     root = find_root(folder.resolve()) or folder.resolve()
     profiles = [root / name for name in PROFILES if (root / name).is_file()]
     return [str(folder / name) for name in names] + [os.path.relpath(p) for p in profiles[:1]]

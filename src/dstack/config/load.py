@@ -112,7 +112,9 @@ def find_task_file(directory: Path, given: str | None, cwd: Path) -> Path:
 def others_in(directory: Path) -> list[str]:
     """The names of a folder's NAME.dstack.yml files."""
     try:
-        return sorted(each.name for each in directory.iterdir() if _is_other(each.name))
+        return sorted(
+            each.name for each in directory.iterdir() if _is_other(each.name) and not each.is_dir()
+        )
     except OSError:
         return []
 

@@ -1,6 +1,5 @@
 # ---- processes of this machine: where the job runs, and how all of it is found and ended ----
 # shellcheck shell=sh disable=SC2154 # job_... are assigned above; what is called, in job.sh
-# shellcheck disable=SC3013 # dash and busybox have -ef
 
 # -- cgroups: to find every process of the job, and to limit it --
 
@@ -138,12 +137,7 @@ scan() { # by mark, by where they print, by the keeper's session, and the tree b
             file=${file#/proc/}
             found="$found${file%/environ} "
         done
-        # Some empty their environment, or write their title over it, and yet print.
-        for file in /proc/[0-9]*/fd; do
-            [ "$file/1" -ef "$job_folder/log" ] || [ "$file/2" -ef "$job_folder/log" ] || continue
-            file=${file#/proc/}
-            found="$found${file%/fd} "
-        done
+        find_printing
     fi
     processes
     # Orphans come to the keeper where it adopts them; the guard may be one, and is for all jobs.
@@ -173,6 +167,20 @@ scan() { # by mark, by where they print, by the keeper's session, and the tree b
     done
 }
 
+find_printing() { # those of $found may have emptied their environment, or written over it
+    place=$(cd -P "$job_folder" && pwd -P) || return 0
+    # Only where each leads: to look at the file itself could take for ever, on a dead server's disk.
+    while read -r line; do
+        case $line in *" -> $place/log")
+            line=${line#* /proc/}
+            found="$found${line%%/*} "
+            ;;
+        esac
+    done <<-EOF
+		$(ls -ln /proc/[0-9]*/fd/[12])
+	EOF
+} 2>/dev/null
+
 find_hung() { # -> $hung: what dstack itself asked, and cannot end (gpus.sh): nobody may wait for it
     hung=
     while read -r asked; do
@@ -190,13 +198,17 @@ processes() { # -> $table: lines of "pid ppid session state"
     # nothing to say of what it waits for. The names come by the alphabet.
     of_1='' of_2='' of_3='' of_4='' of_5='' of_6='' of_7=''
     for file in /proc/[0-9]*/stat; do
-        { read -r stat <"$file"; } 2>/dev/null || continue
+        # A process has any name it likes, one with a line break, too.
+        { { read -r stat && while read -r more; do stat="$stat $more"; done; } <"$file"; } \
+            2>/dev/null || continue
         pid=${stat%% *}
         set -f
         # shellcheck disable=SC2086
         set -- ${stat##*) }
         set +f
-        eval "of_${#pid}=\"\${of_${#pid}}$pid $2 $4 $1
+        case $pid$2$4 in *[!0-9]*) continue ;; esac
+        # What is in the names of other processes must not be read as a command.
+        eval "of_${#pid}=\"\${of_${#pid}}\$pid \$2 \$4 \$1
 \""
     done
     table=$of_1$of_2$of_3$of_4$of_5$of_6$of_7

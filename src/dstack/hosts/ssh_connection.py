@@ -194,15 +194,17 @@ class SshConnection:
             self._foreseen[text] = self._channel.ask(text)
 
     def _not_greeted(self, broken: Broken) -> HostError | None:
-        """Why it did not say who it is; None: over a dead connection, and it is asked anew."""
+        """Why it did not say who it is; None: over a dead connection, and it is asked anew.
+
+        ssh itself ends a connection that leads nowhere once somebody uses it. One that still leads
+        there is others' too, and stays.
+        """
         quiet = self._quiet
         error = self._lost(broken)
         if not self._shared or not error.transient or self._stale > 1:
             self._stale = 0
             return error
         self._stale += 1
-        if self._stale > 1:
-            self.master.close()
         self.connect(quiet=quiet)
         return None
 

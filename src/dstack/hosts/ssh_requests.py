@@ -160,7 +160,7 @@ def read_text(name: str, offset: int, limit: int) -> bytes:
     path = quote(name)
     tail = b"tail -c +%d %s | head -c %d" % (offset + 1, path, limit)
     size = b"stat -L -c %%s %s" % path
-    return b"if [ -e %s ]; then mark size; %s; mark data; %s; else mark none; fi; finish 0" % (
+    return b"if [ -r %s ]; then mark size; %s; mark data; %s; else mark none; fi; finish 0" % (
         path,
         size,
         tail,
@@ -237,7 +237,7 @@ def parse_look(frames: Sequence[Frame], paths: Sequence[str]) -> list[Content | 
 
 
 def parse_read(frames: Sequence[Frame], offset: int, limit: int) -> bytes | None:
-    """What `read_text` asked for; None: there is no such file.
+    """What `read_text` asked for; None: there is no such file, or none that can be read.
 
     Raises HostError when something is missing: what reads there may have been killed.
     """

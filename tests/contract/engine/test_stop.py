@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -220,6 +221,33 @@ def test_parents_are_told_to_end_before_their_children(shell: str) -> None:
     pids = [int(line.split()[0]) for line in done.stdout.split("\n") if line]
     assert len({len(str(pid)) for pid in pids}) > 1
     assert pids == sorted(pids)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("name", ["$(>made)\n", '"$(>made)\n', "a) b) Z 1\n", "`>made`"])
+def test_what_other_processes_are_called_is_no_command(
+    shell: str, name: str, tmp_path: Path
+) -> None:
+    script = Path(process.__file__).with_name("process.sh")
+    argv = [*SHELLS[shell], "-c", '. "$1"; processes; echo "$table"', "sh", str(script)]
+    called = [sys.executable, "-c", _CALLED, name]
+    with subprocess.Popen(called, stdout=subprocess.PIPE, stdin=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"called\n"
+        done = subprocess.run(argv, capture_output=True, text=True, check=True, cwd=tmp_path)
+        other.terminate()
+    assert f"{other.pid} {os.getpid()} {os.getsid(0)} S" in done.stdout.splitlines()
+    assert done.stderr == ""
+    assert not list(tmp_path.iterdir())
+
+
+# PR_SET_NAME of prctl(2).
+_CALLED = """
+import ctypes, sys
+ctypes.CDLL(None).prctl(15, sys.argv[1].encode(), 0, 0, 0)
+print("called", flush=True)
+input()
+"""
 
 
 def adopt_orphans() -> None:

@@ -74,6 +74,21 @@ def test_validate_a_folder_is_all_that_its_runs_read(
     assert err.startswith("../.dstack/profiles.yml:1:22: profiles.defaults: there is no such")
 
 
+def test_validate_refuses_the_folders_that_runs_do(capsys: pytest.CaptureFixture[str]) -> None:
+    task = "type: task\ncommands: [x]\n"
+    Path("more.dstack.yml").write_text(task)
+    Path("folder.dstack.yml").mkdir()
+    assert call(validate) == 0
+    assert capsys.readouterr().out == "more.dstack.yml: ok\n"
+    Path(".dstack.yml").symlink_to("nowhere")
+    assert call(validate) == 2
+    Path(".dstack.yml").unlink()
+    for name in (".dstack.yml", ".dstack.yaml"):
+        Path(name).write_text(task)
+    with pytest.raises(UsageError, match="has both"):
+        call(validate)
+
+
 def test_validate_what_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert call(validate, "nowhere") == 2
     assert capsys.readouterr().err == "nowhere:1:1: there is no file nowhere\n"
