@@ -124,14 +124,15 @@ def test_setup_that_fails_is_named_and_tried_again(bench: Bench) -> None:
 def test_cache(bench: Bench) -> None:
     kept = bench.home.root / "machine" / "deep"
     cache = ("data", "deep/er/", str(kept), "~/in-home")
-    run = bench.run("true", run_id="brings", cache=cache, cache_key="k")
+    run_id = f"brings{os.getpid()}"  # jobs are found by it: others play this test, too
+    run = bench.run("true", run_id=run_id, cache=cache, cache_key="k")
     brought = bench.home.run(run.id) / "code" / "data"
     brought.mkdir()
     (brought / "first").write_text("from the code")
     done, log = bench.do(
         "cat data/first; echo kept >data/f; echo deep >deep/er/f",
         f"echo abs >{kept}/f; ls -d ~/in-home",
-        run_id="brings",
+        run_id=run_id,
         cache=cache,
         cache_key="k",
     )
