@@ -43,7 +43,7 @@ def test_an_argument_that_is_nearly_an_option_is_told_of(run_task: RunTask) -> N
     text = "commands: ['echo ${{ run.args }}']"
     done = run_task(text, "--bckend", "local", "--epochs", "3")
     assert (done.returncode, done.stdout) == (0, "--bckend local --epochs 3\n")
-    assert "--bckend is handed to the run; did you mean --backend of `dstack run`?" in done.stderr
+    assert "--bckend is handed to the run; did you mean --backend?" in done.stderr
     assert "--epochs is" not in done.stderr
     assert "handed" not in run_task(text, "--", "--bckend", "local").stderr
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import urllib.request
@@ -179,6 +180,26 @@ def test_stop_restart_and_rm(far: Dstack, task: Task, hosts: Hosts) -> None:
     far.ok("rm", "far")
     assert not there.exists()
     assert not (far.home / "runs" / run_id).exists()
+
+
+def test_rm_says_once_for_all_runs_that_their_host_does_not_answer(
+    far: Dstack, task: Task, hosts: Hosts
+) -> None:
+    folder = task("commands: ['true']")
+    for name in ("one", "two"):
+        far.ok("run", ".", "-n", name, "--backend", "alpha", cwd=folder)
+    end_masters(far.home)
+    hosts.all["alpha"].stop_sshd()
+    try:
+        done = far("rm", "-a", "-y")
+    finally:
+        hosts.all["alpha"].start_sshd()
+    assert done.returncode == 1
+    assert re.search(r"warning: (one, two|two, one) are kept: alpha cannot be reached", done.stderr)
+    assert done.stderr.count("cannot be reached") == 1
+    assert "0 runs deleted" in done.stderr
+    far.ok("rm", "-a", "-y")
+    assert far.ps("-a") == []
 
 
 def test_a_cut_costs_no_byte_and_is_told(

@@ -74,5 +74,4 @@ def _warn_if_near(parser: argparse.ArgumentParser, word: str) -> None:
     known = [text for action in parser._actions for text in action.option_strings]
     near = difflib.get_close_matches(word, known, 1, 0.8)
     if near:
-        command = parser.prog
-        warn(f"{word} is handed to the run; did you mean {near[0]} of `{command}`?")
+        warn(f"{word} is handed to the run; did you mean {near[0]}? If not, put it behind --")

@@ -388,7 +388,7 @@ def test_uv_that_cannot_run_there_is_no_riddle(ssh_host: SshHostMaker) -> None:
     host = ssh_host("bare")
     # The one that comes with dstack is made for glibc, which is not there.
     with pytest.raises(
-        HostError, match="bare has no uv, and this machine's does not run"
+        HostError, match=r"bare has no uv, and this machine's does not run there: it needs glibc$"
     ) as caught:
         host.uv()
     assert "or run the task in an image" in (caught.value.hint or "")
